@@ -101,7 +101,6 @@ def mask_spans(padding_mask: Tensor, share: float, span: int, rng: np.random.Gen
     masked = np.zeros(padding_mask.shape, dtype=np.bool_)
     for row, length in zip(masked, (~padding_mask).sum(dim=1).tolist(), strict=True):
         number = (np.arange(length) + rng.integers(span)) // span
-        number -= number[0]
         spans = int(number[-1]) + 1
         count = min(max(1, round(share * spans)), max(1, spans - 1))
         row[:length] = np.isin(number, rng.choice(spans, count, replace=False))

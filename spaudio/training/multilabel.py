@@ -86,8 +86,7 @@ class MultiLabel:
         """
         clips, labels, logits = measure_logits(model, batches, accelerator)
         # In float32, probabilities near 1 would lose the logits, which temperature scaling needs.
-        # A mean may be rounded to just above 1.
-        chances = average_segments(logits.sigmoid(), clips).clamp(0, 1)
+        chances = average_segments(logits.sigmoid(), clips)
         labels = labels.new_empty(chances.shape).index_copy_(0, clips, labels)
         return MultiLabelPredictions(
             chances, labels, F.binary_cross_entropy(chances, labels.to(chances)).item()

@@ -10,6 +10,7 @@ import pytest
 from spaudio.audio.manifest import Clip
 from spaudio.audio.split import (
     hold_out_validation,
+    joined,
     seeded_order,
     split_by_clip,
     split_by_fold,
@@ -113,6 +114,11 @@ def test_a_label_keeps_a_training_clip() -> None:
         assert after[-1].split == "train"
     with pytest.raises(DataError, match="clips of one group only"):
         hold_out_validation(clips(groups=1, own=True), 0.2, seed=0, by="group")
+    # Of two groups that validation and test lack, training keeps one.
+    two = [*clips(), *(Clip(f"x{i}.wav", "rare", "train", f"r{i}", 1, 8000) for i in range(2))]
+    for seed in range(5):
+        after = split_by_group(two, valid_fraction=0.1, test_fraction=0.1, seed=seed)
+        assert sorted(clip.split for clip in after[-2:]) == ["train", "valid"]
     lone = [*clips(), *(Clip(f"x{i}.wav", "lone", "train", "x", 1, 8000) for i in range(9))]
     after = split_by_group(lone, valid_fraction=0.1, test_fraction=0.6, seed=0)
     assert {clip.split for clip in after if clip.label == "lone"} == {"train"}
@@ -157,6 +163,19 @@ def test_every_label_has_its_shares(seed: int) -> None:
     few = clips(labels=3, groups=3, each=4, own=True)
     after = split_by_group(few, valid_fraction=0.1, test_fraction=0.2, seed=seed)
     assert shares(after) == {(4, 4, 4)}
+
+
+def test_small_groups_fill_what_a_large_one_leaves() -> None:
+    groups = ["large"] * 40 + [f"g{i}" for i in range(60)]
+    before = [Clip(f"{i}.wav", "l", "train", group, 1, 8000) for i, group in enumerate(groups)]
+    after = split_by_group(before, valid_fraction=0.1, test_fraction=0.2, seed=0)
+    assert shares(after) == {(70, 10, 20)}
+
+
+def test_pairs_join_groups_that_were_joined_before() -> None:
+    found = joined([("a", "b"), ("c", "d"), ("b", "d"), ("x", "y")])
+    assert len({found[name] for name in "abcd"}) == 1
+    assert found["x"] == found["y"] != found["a"]
 
 
 def test_seeded_order_is_fixed_for_ever() -> None:

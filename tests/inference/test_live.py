@@ -1,5 +1,6 @@
 """Answers over a sound as it arrives: those of the whole sound, in any blocks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,17 @@ def test_a_causal_model_ends_with_the_answer_to_the_whole_sound(
         np.testing.assert_allclose(last.probabilities, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_answers_of_a_causal_model_are_calibrated(
+    several: bool, sound: np.ndarray, tmp_path: Path
+) -> None:
+    predictor = causal(tmp_path)
+    predictor.inputs = replace(predictor.inputs, temperature=3.0, multi_label=several)
+    *_, last = open_stream(predictor, window=2.0, hop=0.16)([sound])
+    expected = predictor.probabilities([sound])[0].numpy()
+    np.testing.assert_allclose(last.probabilities, expected, atol=1e-3)
+
+
 def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path) -> None:
     predictor = causal(tmp_path)
     stream = StateStream(predictor, window=0.32, hop=0.08)
@@ -133,8 +145,10 @@ def test_a_causal_model_answers_after_its_delay(sound: np.ndarray, tmp_path: Pat
             given.append(len(block) / RATE)
             yield block
 
-    late = [sum(given) - one.end for one in stream(arriving()) if len(given) < len(sound) // 80]  # type: ignore[arg-type]
-    assert max(late) + 0.04 <= stream.delay + 0.011
+    heard = [(sum(given), one.end) for one in stream(arriving()) if len(given) < len(sound) // 80]  # type: ignore[arg-type]
+    assert heard[0][0] == pytest.approx(stream.first, abs=0.011)  # blocks of 10 ms
+    late = [arrived - end for arrived, end in heard]
+    assert max(late) + 0.04 == pytest.approx(stream.delay, abs=0.011)
 
 
 def test_windows_answer_after_the_first_window_and_then_each_hop(

@@ -120,6 +120,13 @@ def test_windows_hold_the_tokens_of_segments(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[1:-1], expected[1:-1], rtol=1e-4, atol=1e-3)
 
 
+def test_windows_leave_nothing_out_where_segments_lie_apart(tmp_path: Path) -> None:
+    segments = ["segments.seconds=0.1", "segments.hop=0.25"]
+    predictor = Predictor(make_untrained_run(tmp_path, *segments, longest_seconds=0.1))
+    [windows] = predictor.windows([noise(0.6)])
+    assert [window.start for window in windows] == [800 * number for number in range(6)]
+
+
 def test_segments_that_are_longer_than_all_clips_cut_none(tmp_path: Path) -> None:
     predictor = Predictor(make_untrained_run(tmp_path, "segments.seconds=2", longest_seconds=0.503))
     wave = noise(0.503)

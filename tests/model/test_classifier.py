@@ -4,7 +4,7 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
-from spaudio.model.pooling import POOLINGS, make_pooling
+from spaudio.model.pooling import POOLINGS, make_pooling, statistics
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -25,6 +25,13 @@ def test_pooling_ignores_padding(kind: str) -> None:
     mean, std = x[1].mean(dim=0), x[1].std(dim=0, correction=0)
     if kind != "attention":
         torch.testing.assert_close(y[1], torch.cat([mean, std])[:width], atol=1e-4, rtol=1e-4)
+
+
+def test_statistics_are_in_full_precision_under_autocast() -> None:
+    x, padding = torch.randn(2, 60, 4) + 3, torch.arange(60) >= torch.tensor([[60], [41]])
+    expected = statistics(x, padding)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(statistics(x, padding), expected)
 
 
 def test_counts_filter_parameters() -> None:

@@ -230,3 +230,5 @@ def test_padding_at_the_end_of_a_causal_model_needs_no_mask() -> None:
     attend = model._attend(x, padding)
     assert attend is not None
     assert attend.shape == (2, 1, 6, 6)
+    padding[1] = torch.tensor([False, True, False, False, False, False])  # in the middle
+    assert model._attend(x, padding) is not None

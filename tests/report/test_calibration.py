@@ -59,6 +59,13 @@ def test_a_split_without_an_error_gives_no_certainty() -> None:
     assert 0.7 < found.max() < 0.95
 
 
+def test_a_probability_of_zero_is_taken_for_the_least_of_float32() -> None:
+    chances, labels = torch.tensor([[0.8, 0.2], [0.3, 0.7], [1.0, 0.0]]), torch.tensor([0, 1, 1])
+    least = chances.clamp_min(torch.finfo(torch.float32).tiny)
+    assert fit_temperature(chances, labels) == pytest.approx(fit_temperature(least, labels))
+    assert tempered(chances, 20.0, False)[2, 1] > 0.01
+
+
 def test_the_calibration_error_by_hand() -> None:
     """Two bins: four of mean 0.95 of which three are right, one of 0.55 which is wrong."""
     sure = torch.tensor([0.94, 0.96, 0.95, 0.95, 0.55])

@@ -51,9 +51,10 @@ def test_seeds_are_grouped_and_the_settings_that_differ_named(
         part.strip() for part in re.split("[│┃\n]", capsys.readouterr().out)
     }
     assert [group.name for group in group_runs(runs[:2])] == ["toy"]
-    # The number of workers changes no result.
-    workers = [run(0.7, trainer__workers=0), run(0.8, seed=1, trainer__workers=2)]
-    assert [group.name for group in group_runs(workers)] == ["toy"]
+    # Neither the number of workers nor the device changes a result.
+    here = run(0.7, trainer__workers=0, trainer__device="auto")
+    there = run(0.8, seed=1, trainer__workers=2, trainer__device="cpu")
+    assert [group.name for group in group_runs([here, there])] == ["toy"]
     # Folders are named by their last part, unless it is the same.
     sources = [run(0.7, source=f"/{folder}/sounds") for folder in "ab"]
     assert [group.name for group in group_runs(sources)] == ["source=/a/sounds", "source=/b/sounds"]

@@ -121,6 +121,11 @@ def test_what_the_first_measurement_reaches_took_the_steps_until_then() -> None:
     assert rows[1]["steps to baseline's best"] == "0.33"  # 10 of 30
 
 
+def test_the_cost_of_a_step_does_not_depend_on_their_number() -> None:
+    rows = rows_of([run("none", [3.0, 2.0]), run("bank", [3.0, 2.5, 2.2, 2.1], second=2.0)])
+    assert (rows[1]["seconds/step"], rows[1]["FLOPs/step"]) == ("2.00", "1.00")
+
+
 def test_a_loss_that_a_seed_did_not_reach_has_no_mean_ratio() -> None:
     losses = {"none": (1.0, 1.0), "fir": (0.9, 1.1)}
     runs = [run(name, [2.0, losses[name][seed]], seed) for name in losses for seed in (0, 1)]

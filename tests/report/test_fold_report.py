@@ -105,3 +105,13 @@ def test_the_pooled_accuracy_counts_clips_and_the_mean_counts_folds(tmp_path: Pa
     (runs["a"] / "report.json").write_text(json.dumps(content))
     alone = reported(tmp_path, runs)
     assert (alone["test"]["std"], alone["git_commit"]) == (None, None)
+
+
+def test_a_class_that_a_spreadsheet_would_take_for_a_formula_is_counted(tmp_path: Path) -> None:
+    scores = {"accuracy": 2 / 3, "macro_f1": 0.2, "per_class": {"=": 0, "x": 0}}
+    run = make_fold(tmp_path / "fold-a", "== =x xx", 1, test=scores)
+    file = run / "predictions.csv"
+    file.write_text(file.read_text().replace("=", "'="))  # as a run writes it
+    report = reported(tmp_path, {"a": run})
+    assert report["confusion"] == [[1, 1], [0, 1]]
+    assert report["test"]["pooled_accuracy"] == pytest.approx(2 / 3)

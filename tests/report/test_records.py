@@ -76,6 +76,10 @@ def test_folds_of_two_runs_are_told_apart(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("a/fold-1", "b/fold-1"))
     with pytest.raises(DataError, match="rows of the run b/fold-1 differ"):
         read_records([file])
+    write_records(read_records(runs), file)  # results that differ between rows of one run
+    file.write_text(file.read_text().replace("0.30000000000000004", "0.9", 1))
+    with pytest.raises(DataError, match="rows of the run a/fold-1 differ"):
+        read_records([file])
     with pytest.raises(DataError, match="two runs are called a/fold-1"):
         write_records(read_records([*runs[:1], *runs[:1]]), file)
 

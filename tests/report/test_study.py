@@ -14,12 +14,13 @@ from scipy.stats import ttest_1samp, ttest_ind
 from spaudio.cli import main
 from spaudio.errors import DataError
 from spaudio.report.marked_page import PLACE, has_place
-from spaudio.report.study_effects import holm, measure_effects
+from spaudio.report.study_effects import Effect, holm, measure_effects
 from spaudio.report.study_records import Result, read_results, write_results
 from spaudio.report.study_report import (
     charts_beside,
     modulation_rows,
     show_results,
+    verdict,
 )
 from tests import RECIPES
 
@@ -137,6 +138,16 @@ def test_the_bootstrap_covers_datasets_and_their_folds() -> None:
     assert measure_effects(results, {"bank": "none"})[0].bootstrap == found.bootstrap
     (alone,) = measure_effects(results[:60], {"bank": "none"})  # of one dataset
     assert not np.isfinite(alone.bootstrap).any()
+
+
+def test_a_reliable_gain_is_large_certain_and_corrected() -> None:
+    good = Effect("good", "none", [], 0.02, 0.01, 0.03, 0.001, (math.nan, math.nan), 0.04)
+    small, open_end = replace(good, mean=0.009), replace(good, low=-0.001)
+    by_chance, worse = replace(good, corrected=0.06), replace(good, mean=-0.02, low=-0.03)
+    others = [replace(one, setting="no") for one in (small, open_end, by_chance, worse)]
+    said = verdict([good, *others])
+    assert said.endswith("of 5 comparisons: `good` minus `none` (+2.00).**")
+    assert verdict([by_chance]).endswith("of 1 comparisons: none.**")
 
 
 def test_holms_correction() -> None:

@@ -142,6 +142,14 @@ def test_time_shift_keeps_the_length_and_fills_the_gap() -> None:
     assert min(shifts) < 0 < max(shifts)
 
 
+def test_excerpts_are_not_shifted() -> None:
+    for augment, clip in ((bands(time_shift=0.5), FRAMES), (waves(time_shift=0.5), WAVE)):
+        parts = [clip[start : start + 20] for start in range(len(clip) - 19)]
+        for seed in range(10):
+            excerpt = augment.vary(clip, rng(seed), 20)
+            assert any(np.array_equal(excerpt, part) for part in parts)
+
+
 def test_roll_is_circular() -> None:
     ramp = np.arange(20, dtype=np.float32)[:, None]
     starts = {int(bands(roll=1.0).vary(ramp, rng(seed))[:, 0].argmin()) for seed in range(40)}
@@ -170,6 +178,10 @@ def test_masks_of_frames_are_within_bounds_and_leave_the_input_alone() -> None:
     assert max(y.all(axis=1).sum() for y in masked) == 10
     assert max(y.all(axis=0).sum() for y in masked) == 4
     assert x.min() == 1
+    wide = bands(time_masks=1, time_mask=0.5, mel_masks=1, mel_mask=10)
+    hidden = [wide.mask(x, rng(seed)) == 0 for seed in range(200)]
+    for axis in (0, 1):  # no place is always seen
+        assert np.logical_or.reduce([y.all(axis=axis) for y in hidden]).all()
     # Masks do not hide a clip of one frame, of which each may have a part, nor all of few bands.
     both = bands(time_masks=2, time_mask=0.2, mel_masks=2, mel_mask=10)
     assert all(both.mask(x[:1, :11], rng(seed)).any() for seed in range(200))

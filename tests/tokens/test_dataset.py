@@ -172,6 +172,15 @@ def test_buckets_cover_every_clip_once_and_waste_little() -> None:
     assert [[i for _, i in batch] for batch in unshuffled] == [[3, 1, 0], [2]]
 
 
+def test_a_batch_holds_other_clips_in_each_epoch() -> None:
+    sampler = BucketSampler(range(10, 650), 16, shuffle=True, seed=1)  # all of other lengths
+    found = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        found.append({frozenset(i for _, i in batch) for batch in sampler})
+    assert not found[0] & found[1]
+
+
 @pytest.mark.parametrize("frames", [1, 14, 15, 20, 23, 29, 30, 38])
 def test_segments_cover_a_clip_but_for_less_than_half_a_hop(frames: int) -> None:
     assert SegmentConfig().spans(frames, 0.01) == [(0, frames)]

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 
@@ -44,3 +45,18 @@ def test_levels_become_one_over_the_split_or_in_each_clip() -> None:
     for clip in CLIPS:
         assert np.square(each(clip)).mean() == pytest.approx(1, rel=1e-5)
     assert np.abs(each(np.zeros((4, 5), np.float32))).max() == 0
+
+
+def test_what_is_all_but_silent_is_not_amplified() -> None:
+    """Dither is at -95 dB, and a band above the bandwidth hardly varies."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (50, 80)).astype(np.float32)
+    dither, level = noise / 2**15, LevelNormaliser("clip_level", 1.0)
+    batch = torch.from_numpy(dither)[None]
+    for found in (
+        LevelNormaliser.fit("global", [dither])(dither),
+        level(dither),
+        level(batch, lambda x: x.square().mean(dim=(1, 2), keepdim=True)).numpy(),
+    ):
+        assert 0 < np.abs(found).max() < 0.4
+    band = 1e-3 * noise - 13.8
+    assert np.abs(BandNormaliser.fit("global", [band])(band)).max() < 0.01

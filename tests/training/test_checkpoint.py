@@ -47,14 +47,15 @@ def test_the_newest_two_stay_and_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [(WEIGHTS, 0.0), (STATE, 0.5), (HASHES, 0.999), (WEIGHTS, 1.0)]
+    ("name", "share"),
+    [(WEIGHTS, 0.0), (STATE, 0.5), (HASHES, 0.999), (WEIGHTS, 1.0), ("config.yaml", 1.0)],
 )
 def test_of_a_damaged_one_the_one_before_is_taken(tmp_path: Path, name: str, share: float) -> None:
     """Damaged by truncation to a share, or by one changed bit."""
     with pytest.raises(CheckpointError, match="no checkpoint 'last'"):
         find_checkpoint(tmp_path, "last")
     for epoch in (1, 2, 3):
-        save_checkpoint(tmp_path, "last", epoch, weights(epoch), {"epoch": epoch})
+        save_checkpoint(tmp_path, "last", epoch, weights(epoch), {"epoch": epoch}, "seed: 1\n")
     file = tmp_path / "last-0003" / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

@@ -88,6 +88,38 @@ def test_what_the_log_says_of_steps(tmp_path: Path) -> None:
     assert result.tokens_per_second == pytest.approx(state["tokens"] / state["seconds"])
 
 
+def test_the_training_loss_of_the_log_is_the_mean_over_the_steps_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
+    loss = Classification.loss
+
+    def measuring(self: Any, *given: Any) -> Any:
+        found = loss(self, *given)
+        losses.append(found.item())
+        return found
+
+    monkeypatch.setattr(Classification, "loss", measuring)
+    train(tmp_path, 2)
+    means = np.array(losses).reshape(2, -1).mean(axis=1)
+    assert [record["train_loss"] for record in read_log(tmp_path)] == pytest.approx(means)
+
+
+def test_a_model_that_was_fitted_before_is_epoch_0_and_its_time_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = loop.TrainingLoop.fit
+    monkeypatch.setattr(loop.TrainingLoop, "fit", lambda self: fit(self, loop.Fitted(0.5, 100.0)))
+    result = train(tmp_path, 1, lr=1e-30)  # no epoch is better
+    first, second = read_log(tmp_path)
+    assert (first["epoch"], first["step"], first["lr"]) == (0, 0, 0)
+    assert (first["train_loss"], first["seconds"]) == (0.5, 100)
+    assert result.best_epoch == 0
+    assert result.seconds == second["seconds"] > 100
+    assert result.step_seconds is not None
+    assert result.seconds == pytest.approx(100 + second["step"] * result.step_seconds)
+
+
 def test_the_progress_bar_shows_the_latest_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,15 @@ def test_the_loss_is_minus_the_log_of_the_next_character_s_probability() -> None
     torch.testing.assert_close(loss, expected)
 
 
+def test_it_is_measured_without_dropout() -> None:
+    batch = windows.TextBatch(torch.arange(27)[None], torch.zeros(1, dtype=torch.long))
+    found = [
+        NextCharacter().measure(model.train(), [batch], Accelerator(cpu=True)).loss
+        for model in (Bigram(), nn.Sequential(Bigram(), nn.Dropout(0.5)))
+    ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(("context", "stride", "batch"), [(16, 5, 7), (31, 1, 64)])
 def test_a_split_s_loss_does_not_depend_on_windows_and_batches(
     context: int, stride: int, batch: int

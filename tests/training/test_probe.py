@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 
+from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.head import Head
 from spaudio.tokens.dataset import Batch
 from spaudio.training import probe
@@ -55,7 +57,10 @@ def test_several_labels_are_a_logistic_regression_each(monkeypatch: pytest.Monke
     train, valid = several(batch(1)), several(batch(1, seed=1))
     head = Head(1, 4, 3, "mean_std")
     monkeypatch.setattr(probe, "PENALTIES", (0.01,))
-    probe.solve_head(head, train, valid, MultiLabel(), Accelerator(cpu=True))
+    [record], _ = probe.solve_head(head, train, valid, MultiLabel(), Accelerator(cpu=True))
+    with torch.no_grad():  # of the log a mean over classes, like the loss in validation
+        loss = F.binary_cross_entropy_with_logits(head(train.tokens), train.labels)
+    assert record["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     x = train.tokens[:, 0].numpy()
     mean, std = x.mean(axis=0), x.std(axis=0)
     with torch.no_grad():
@@ -131,3 +136,20 @@ def test_a_split_without_an_error_keeps_the_strongest_penalty() -> None:
     assert records[0]["valid_accuracy"] == 1
     assert records[0]["valid_loss"] > 2 * records[1]["valid_loss"]
     assert chosen == 0
+
+
+def test_the_rounding_of_the_cache_is_not_amplified() -> None:
+    head, noise = Head(1, 4, 3), torch.randn(90, 1, 8)
+    head.standardise(5 + 1e-3 * noise)  # a step of float16 at 5 is 4e-3
+    assert head.standardised(5 + 1e-3 * noise).abs().max() < 0.5
+    head.standardise(5 + noise)
+    assert head.standardised(5 + noise).std(correction=0).item() == pytest.approx(1, abs=0.02)
+
+
+def test_states_that_attention_pools_are_standardised_token_by_token() -> None:
+    tokens = 2 * torch.randn(40, 7, 4) + torch.randn(40, 1, 4) + 3  # clips differ in their mean
+    head = Head(1, 4, 3, "attention")
+    head.standardise(statistics(tokens).unsqueeze(1))
+    x = tokens.flatten(0, 1)
+    torch.testing.assert_close(head.mean[0], x.mean(dim=0))
+    torch.testing.assert_close(head.std[0], x.std(dim=0, correction=0), rtol=1e-4, atol=1e-4)
