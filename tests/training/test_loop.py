@@ -138,10 +138,8 @@ def test_the_progress_bar_shows_the_latest_measurement(
 
 
 def test_without_selection_the_last_epoch_is_kept(tmp_path: Path) -> None:
-    result = train(tmp_path, 3, lr=0.1, select=False)  # a rate at which the last is not the best
-    ranks = [(r["valid_accuracy"], -r["valid_loss"]) for r in read_log(tmp_path)]
-    assert max(ranks) > ranks[-1]
-    assert result.best_epoch == 3
+    # At this rate all epochs are equally good, of which the first would be selected (next test).
+    assert train(tmp_path, 3, lr=1e-30, select=False).best_epoch == 3
     assert find_checkpoint(tmp_path / "checkpoints", "best").name == "best-0003"
 
 
