@@ -23,6 +23,9 @@ class AdaptiveFilterBank(TokenFilter):
     A time-varying filter, as in mask-based source separation (Conv-TasNet, arXiv 1809.07454): a
     small transformer reads the tokens and predicts a factor in (0, 1) for each token and filter.
 
+    Second derivatives need PyTorch's math attention on CPUs; wrap the first derivative in
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+
     Args:
         dim: Embedding dimension.
         num_filters: M of a single-scale bank.
