@@ -156,7 +156,7 @@ class Predictor:
         return read_sound(audio, sample_rate, self.sample_rate, silent_ok=silent_ok)
 
     def embed_windows(self, audio: Audio, sample_rate: int | None = None) -> EmbeddedSound:
-        """Computes the embedding of each window; arguments and errors of :meth:`read`."""
+        """Computes the embedding of each window; arguments and errors of :func:`read_sound`."""
         with named_sound(audio):
             counted = _Counted(self.read(audio, sample_rate))
             found = [self.embeddings(_samples(batch)) for batch in self.windows(counted)]
