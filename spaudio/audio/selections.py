@@ -67,10 +67,16 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
         DataError: If a column is missing, or a recording cannot be found.
     """
     recordings = _Recordings(paths)
-    if not path.is_dir():
-        found = _join([_read(path, recordings)])
-        found.notes.extend(_several(recordings))
-        return found
+    tables, others = _find_tables(path) if path.is_dir() else ([path], [])
+    found = _join(_read(file, recordings) for file in tables)
+    if others:
+        found.notes.append(f"{len(others)} *.txt files are not selection tables: {some(others)}")
+    found.notes.extend(_several(recordings))
+    return found
+
+
+def _find_tables(path: Path) -> tuple[list[Path], list[str]]:
+    """Returns the tables in a folder, and the names of the other ``*.txt`` files there."""
     files = sorted(
         folder / name
         for folder, _, names in walk(path)
@@ -83,11 +89,8 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
             f"table={path} is a folder without Raven selection tables (*.txt, separated by tabs, "
             "with the column Begin Time (s)); name the folder that holds them, or a CSV file"
         )
-    found = _join(_read(file, recordings) for file in tables)
-    if others := [file.relative_to(path).as_posix() for file in files if file not in tables]:
-        found.notes.append(f"{len(others)} *.txt files are not selection tables: {some(others)}")
-    found.notes.extend(_several(recordings))
-    return found
+    others = sorted(set(files) - set(tables))
+    return tables, [file.relative_to(path).as_posix() for file in others]
 
 
 class _Recordings:

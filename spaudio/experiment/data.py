@@ -98,7 +98,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
             f"({error}); restore its arguments, or start a new run"
         ) from error
     front_end = open_front_end(settings)
-    if isinstance(front_end, EncodedFrontEnd):
+    if isinstance(front_end, EncodedFrontEnd) and settings.adapt != "probe":
         build_adapted(settings, 2, front_end.base)  # refuses settings before all clips are encoded
     features = Path(settings.data) / settings.recipe / "features"
     cache = open_cache(features, front_end)

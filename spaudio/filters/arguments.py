@@ -76,12 +76,13 @@ def check_device(x: Tensor, other: Tensor, name: str) -> None:
         raise ValueError(f"x is on {x.device} and {name} on {other.device}; move one with to()")
 
 
-def require(fits: Tensor, message: str) -> None:
+def require(fits: Tensor, message: str, got: Tensor | None = None) -> None:
     """Raises ValueError with a message if a boolean tensor of one value is False.
 
-    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError.
+    On a GPU the check is asynchronous; there and in compiled code it raises RuntimeError, without
+    the values ``got``.
     """
     if fits.device.type == "cuda" or torch.compiler.is_compiling():
         torch._assert_async(fits, message)
     elif has_values(fits) and not fits:
-        raise ValueError(message)
+        raise ValueError(message if got is None else f"{message}; got {got.tolist()}")

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spaudio.filters.arguments import check_device
+from spaudio.filters.arguments import check_device, require
 from spaudio.filters.definition import without_padding
-from spaudio.filters.tracing import has_values
 
 if TYPE_CHECKING:
     from spaudio.filters.base import TokenFilter
@@ -149,10 +148,7 @@ def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
         )
     fits = (cu_seqlens.diff() >= 0).all() & (cu_seqlens[0] >= 0) & (cu_seqlens[-1] <= x.shape[1])
     message = f"cu_seqlens must not decrease, and lie within 0 ... {x.shape[1]} tokens"
-    if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(fits, message)
-    elif has_values(fits) and not fits:
-        raise ValueError(f"{message}; got {cu_seqlens.tolist()}")
+    require(fits, message, cu_seqlens)
 
 
 _INTEGERS = (torch.int32, torch.int64)
