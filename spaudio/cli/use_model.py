@@ -211,8 +211,8 @@ PREDICT: Subcommand = (_predict, "classify audio files with a run's best model",
                  "help": "form of the output (default: table)"},
     "--output": {"type": Path, "help": "write to a file instead of the terminal"},
     "--window": {"type": float, "metavar": "S", "help": "seconds; longer files are cut into "
-                 "windows of this length and probabilities are averaged (default: the longest "
-                 "clip in the run's data)"},
+                 "windows of this length and probabilities are averaged, weighted by power "
+                 "(default: the longest clip in the run's data)"},
     "--unsure": UNSURE,
     "--align": {"choices": ("all", "folder"), "help": "align the embeddings of all files, or "
                 "of those in each folder, with those of the training clips; only for files of "
@@ -225,7 +225,7 @@ EXPLAIN: Subcommand = (_explain, "show which seconds and bands decided the class
     "file": {"type": Path, "metavar": "FILE", "help": "audio file"},
     "--label": {"metavar": "CLASS", "help": "class to explain (default: the most probable)"},
     "--window": {"type": float, "metavar": "S", "help": "seconds; for a longer file, explains "
-                 "the window with the highest probability"},
+                 "the window that adds most to the class"},
     "--output": {"type": Path, "help": "figure, PNG or SVG (default: <name>.explained.png in "
                  "the current folder, with --label <name>.<label>.explained.png)"},
     "--force": FORCE,

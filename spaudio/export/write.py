@@ -35,8 +35,8 @@ class Export:
         path: The file.
         difference: Largest absolute difference of its probabilities from the original's.
         clips: Number of clips that were compared.
-        windows: The windows into which prediction cuts longer sounds, in words; the exported model
-            cuts none.
+        windows: How prediction cuts longer sounds and averages, as an instruction; the exported
+            model does neither.
     """
 
     path: Path
@@ -47,9 +47,9 @@ class Export:
     def __str__(self) -> str:
         return (
             f"{self.path}: largest difference of a probability from the original "
-            f"{self.difference:.2e} on {self.clips} clips, alone and in padded batches. Cut longer "
-            f"sounds into {self.windows}, and average their probabilities; `spaudio predict` is "
-            "similar, but applies the temperature to the average"
+            f"{self.difference:.2e} on {self.clips} clips, alone and in padded batches. For longer "
+            f"sounds, {self.windows}; `spaudio predict` is similar, but applies the temperature to "
+            "the average"
         )
 
 

@@ -117,7 +117,7 @@ class AudioModel(Predictor):
 
         Returns:
             (width,); for a list, which must not be empty, (sounds, width). For a sound that is cut
-            into windows, the mean over windows.
+            into windows, the mean over windows, weighted as those of `predict`.
         """
         if isinstance(audio, list | tuple):
             if not audio:
@@ -125,7 +125,7 @@ class AudioModel(Predictor):
             return np.stack([self.embed(one, sample_rate) for one in audio])
         with named_sound(audio):
             mean = self._mean_over_windows(self.read(audio, sample_rate), self.embeddings)[0]
-        return finite(mean.numpy())
+        return finite(mean.float().numpy())
 
     def detect(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,8 @@ def explain_sound(
 ) -> Explanation:
     """Explains the prediction for a sound.
 
-    For a sound that is longer than the predictor's window, explains the window with the highest
-    probability of the class. Log-mel frames are hidden by time and band; with other front-ends,
+    For a sound that is longer than the predictor's window, explains the window that adds most to the
+    class in the mean over windows. Log-mel frames are hidden by time and band; with other front-ends,
     which have no bands, intervals of the samples are silenced.
 
     Args:
@@ -77,20 +78,22 @@ def explain_sound(
     classes = predictor.inputs.classes
     if label is not None and label not in classes:
         raise ConfigError(f"no class {label!r}; the run has {', '.join(classes)}")
-    best: list[tuple[float, Window]] = []  # for each class
-    total = torch.zeros(len(classes))
+    best: list[tuple[float, float, Window]] = []  # for each class
+    total = torch.zeros(len(classes), dtype=torch.float64)
     for batch in predictor.windows(pieces):
         raw = predictor.raw_probabilities([window.samples for window in batch])
         finite(raw.numpy())
-        total = total + raw.sum(dim=0)  # of which predict reports the mean
-        for window, row in zip(batch, predictor.tempered(raw), strict=True):
-            shares = row.tolist()
+        weights = predictor.windows.weights(batch)
+        total += weights @ raw  # of which predict reports the mean
+        shares = predictor.tempered(raw)
+        for window, weight, row in zip(batch, weights.tolist(), shares, strict=True):
+            found_here = [(weight * share, share, window) for share in row.tolist()]
             best = [
-                max(one, (share, window), key=lambda pair: pair[0])
-                for one, share in zip(best or [(-1.0, window)] * len(shares), shares, strict=True)
+                max(pair, key=itemgetter(0))
+                for pair in zip(best or found_here, found_here, strict=True)
             ]
     number = int(total.argmax()) if label is None else classes.index(label)
-    confidence, window = best[number]
+    _, confidence, window = best[number]
     samples, rate = window.samples, predictor.sample_rate
     start, length = window.start / rate, len(samples) / rate
     front_end, multi_label = predictor.front_end, predictor.inputs.multi_label

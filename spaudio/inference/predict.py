@@ -40,11 +40,13 @@ class EmbeddedSound:
         path: File name in the prediction.
         samples: Length of the sound, at the model's sample rate.
         windows: (windows, width), on the CPU.
+        weights: (windows,), of the windows in the mean over the sound.
     """
 
     path: Path
     samples: int
     windows: Tensor
+    weights: Tensor
 
 
 class Predictor:
@@ -159,8 +161,16 @@ class Predictor:
         """Computes the embedding of each window; arguments and errors of :func:`read_sound`."""
         with named_sound(audio):
             counted = _Counted(self.read(audio, sample_rate))
-            found = [self.embeddings(_samples(batch)) for batch in self.windows(counted)]
-        return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found))
+            found, weights = zip(
+                *(
+                    (self.embeddings(_samples(batch)), self.windows.weights(batch))
+                    for batch in self.windows(counted)
+                ),
+                strict=True,
+            )
+        return EmbeddedSound(
+            path_of(audio), counted.samples, torch.cat(found), torch.cat(weights)
+        )
 
     @torch.inference_mode()
     def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:
@@ -187,7 +197,12 @@ class Predictor:
         logits = self.model.classify(aligned.to(self.device)).cpu().double()
         parts = torch.split(logits.softmax(dim=1), counts.tolist())
         return [
-            self._prediction(sound.path, chances.mean(dim=0), sound.samples, len(chances))
+            self._prediction(
+                sound.path,
+                sound.weights @ chances / sound.weights.sum(),
+                sound.samples,
+                len(chances),
+            )
             for sound, chances in zip(sounds, parts, strict=True)
         ]
 
@@ -216,11 +231,13 @@ class Predictor:
         self, pieces: Iterable[Waveform], compute: Callable[[Sequence[Waveform]], Tensor]
     ) -> tuple[Tensor, int, int]:
         """Returns the mean of ``compute`` over windows, and the numbers of samples and windows."""
-        counted, windows, total = _Counted(pieces), 0, torch.zeros(())
+        counted, windows, total, weight = _Counted(pieces), 0, torch.zeros(()), 0.0
         for batch in self.windows(counted):
-            total = total + compute(_samples(batch)).sum(dim=0)
+            weights = self.windows.weights(batch)
+            total = total + weights @ compute(_samples(batch)).double()
+            weight += float(weights.sum())
             windows += len(batch)
-        return total / windows, counted.samples, windows
+        return total / weight, counted.samples, windows
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.

@@ -1,12 +1,16 @@
-"""Cuts a sound of any length into the windows that a model classifies."""
+"""Cuts a sound of any length into the windows that a model classifies, and weights them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, is_silent
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
+from spaudio.tokens.normalise import mean_square
 
 _BATCH = 16  # windows
 
@@ -14,15 +18,21 @@ _BATCH = 16  # windows
 class SoundWindows:
     """How the sounds of a model are cut.
 
+    Windows overlap by half, so that a short sound lies whole in one of them, and weigh as much as
+    their power: what is between the sounds was seldom a clip of its own, and can look like any
+    class. If the clips of the run were cut into segments, windows overlap as these do, and all weigh
+    the same, as in the evaluation.
+
     Args:
         seconds: Length of a window.
         tokens: Settings of the front-end.
-        segments: How the clips of the run were cut, if they were: windows overlap as segments do.
+        segments: How the clips of the run were cut, if they were.
     """
 
     def __init__(self, seconds: float, tokens: TokenConfig, segments: SegmentConfig | None) -> None:
         self.seconds, self.sample_rate = seconds, tokens.sample_rate
-        self.samples = self.hop_samples = math.ceil(seconds * self.sample_rate)
+        self.samples = math.ceil(seconds * self.sample_rate)
+        self.hop_samples = -(-self.samples // 2)
         self._is_cut = segments is not None
         if segments is not None:
             cut = SegmentConfig(seconds, segments.hop)
@@ -43,15 +53,26 @@ class SoundWindows:
         kept = map(self._as_segment, found) if self._is_cut else _audible(found)
         return in_batches(kept, _BATCH)
 
+    def weights(self, windows: Sequence[Window]) -> Tensor:
+        """Returns the weight of each window (windows,) in the mean over a sound, float64."""
+        if self._is_cut:
+            return torch.ones(len(windows), dtype=torch.float64)
+        # The only window of a silent sound must have a weight, too.
+        powers = [max(mean_square(window.samples), 1e-12) for window in windows]
+        return torch.tensor(powers, dtype=torch.float64)
+
     @property
     def in_words(self) -> str:
-        """How a sound is cut, for a person."""
+        """How to predict a long sound from its windows, as an instruction."""
         hop = self.hop_samples / self.sample_rate
         overlap = "" if self.hop_samples == self.samples else f", one every {hop:g} s"
-        rest = ", leave silent ones out"
+        rest, how = "leave silent ones out", "weighted by the power of each window"
         if self._is_cut:
-            rest = ", leave out the last sample of each full one"
-        return f"windows of {self.seconds:g} s{overlap}, the last at the end{rest}"
+            rest, how = "leave out the last sample of each full one", "with equal weights"
+        return (
+            f"cut them into windows of {self.seconds:g} s{overlap}, the last at the end, {rest}, "
+            f"and average their probabilities {how}"
+        )
 
     def _as_segment(self, window: Window) -> Window:
         """Leaves out the last sample of a full window.

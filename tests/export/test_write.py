@@ -94,7 +94,7 @@ def test_the_command_writes_what_it_has_checked(
     main([*command, "--clips", str(tmp_path)])
     out = capsys.readouterr().out
     assert str(target) in out
-    assert "into windows of 0.5 s, the last at the end, leave silent ones out, and average" in out
+    assert "windows of 0.5 s, one every 0.25 s, the last at the end, leave silent ones out" in out
     assert "on 11 clips" in out  # six synthetic ones, and two files of three and two windows
     assert list(target.parent.iterdir()) == [target]
     # Batches, lengths and sounds that neither export nor its check has seen.
