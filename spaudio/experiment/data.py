@@ -179,7 +179,7 @@ def _augment(settings: AudioSettings, front_end: FrontEnd) -> Augment | None:
         return front_end.augment(settings.augment)
     if settings.tokens.learned:
         return WaveformAugment(settings.augment, settings.tokens)
-    return Augment(settings.augment, settings.tokens.spectrogram.log_offset)
+    return Augment(settings.augment, settings.tokens)
 
 
 def _by_split(

@@ -79,10 +79,7 @@ class Pretraining:
         order = np.random.default_rng(settings.seed).permutation(len(clips))
         held_out = max(1, round(HELD_OUT * len(clips)))
         # Without SpecAugment, whose zeros would become targets.
-        augment = Augment(
-            replace(settings.augment, time_masks=0, mel_masks=0),
-            settings.tokens.spectrogram.log_offset,
-        )
+        augment = Augment(replace(settings.augment, time_masks=0, mel_masks=0), settings.tokens)
 
         def dataset(numbers: Any, augment: Augment | None) -> TokenDataset:
             chosen: list[Clip] = [self.clips[i] for i in sorted(numbers)]

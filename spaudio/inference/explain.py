@@ -62,9 +62,9 @@ def explain_sound(
 ) -> Explanation:
     """Explains the prediction for a sound.
 
-    For a sound that is longer than the predictor's window, explains the window that adds most to the
-    class in the mean over windows. Log-mel frames are hidden by time and band; with other front-ends,
-    which have no bands, intervals of the samples are silenced.
+    For a sound that is longer than the predictor's window, explains the window that adds most to
+    the class in the mean over windows. Log-mel frames are hidden by time and band; with other
+    front-ends, which have no bands, intervals of the samples are silenced.
 
     Args:
         predictor: Predictor of the run.

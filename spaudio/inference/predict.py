@@ -168,9 +168,7 @@ class Predictor:
                 ),
                 strict=True,
             )
-        return EmbeddedSound(
-            path_of(audio), counted.samples, torch.cat(found), torch.cat(weights)
-        )
+        return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found), torch.cat(weights))
 
     @torch.inference_mode()
     def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:

@@ -18,10 +18,10 @@ _BATCH = 16  # windows
 class SoundWindows:
     """How the sounds of a model are cut.
 
-    Windows overlap by half, so that a short sound lies whole in one of them, and weigh as much as
-    their power: what is between the sounds was seldom a clip of its own, and can look like any
-    class. If the clips of the run were cut into segments, windows overlap as these do, and all weigh
-    the same, as in the evaluation.
+    Windows overlap by half, so that a short sound lies whole in one of them, and are weighted by
+    their power: pauses were seldom clips of their own, and can look like any class. If the clips of
+    the run were cut into segments, windows overlap as these do and have equal weights, as in the
+    evaluation.
 
     Args:
         seconds: Length of a window.

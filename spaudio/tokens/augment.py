@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.config import Frames
+from spaudio.tokens.config import Frames, TokenConfig
+from spaudio.tokens.noise import BandNoise
 
 #: An excerpt whose loudest frame is this many dB below the mean power of its clip is silent. In
 #: ESC-50 this is one excerpt in sixteen, and nearly half of those of breaking glass and of sneezes.
@@ -35,8 +36,9 @@ class AugmentConfig:
         time_mask: Largest width of a time mask, as a fraction of the clip. A mask never hides all.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of a band mask, in bands.
-        noise: Largest level of added white noise, as a fraction of the clip's root mean square; for
-            waveforms only.
+        noise: Largest level of added noise, as a fraction of the clip's root mean square. The
+            level is uniform in dB over the 40 dB below it, the noise between white and brown
+            (:mod:`spaudio.tokens.noise`).
         mixup: Fraction of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
         mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Other
@@ -91,16 +93,17 @@ class Augment:
     zero is the mean.
 
     Args:
-        config: The settings; those named in ``ignored`` do not apply to log-mel frames.
-        log_offset: Added to the power before the logarithm. Level changes do not scale this offset,
-            so silence stays silence.
+        config: The settings; those named in ``ignored`` do not apply to the frames.
+        tokens: How the frames are made. Their log offset is not changed with the level, so silence
+            stays silence. None, for the input of a pretrained encoder, means that there is none.
     """
 
-    ignored: ClassVar[tuple[str, ...]] = ("noise",)
+    ignored: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: AugmentConfig, log_offset: float = 0.0) -> None:
+    def __init__(self, config: AugmentConfig, tokens: TokenConfig | None) -> None:
         self.config = config
-        self._offset = np.float32(log_offset)
+        self._offset = np.float32(tokens.spectrogram.log_offset if tokens else 0)
+        self._noise = BandNoise(tokens) if tokens and config.noise else None
 
     def excerpt(self, frames: Frames, length: int, rng: np.random.Generator) -> Frames:
         """Draws an excerpt of ``length`` frames that is not silent.
@@ -144,7 +147,7 @@ class Augment:
         return self.excerpt(frames, most, rng), factor, len(frames) <= most
 
     def vary(self, frames: Frames, rng: np.random.Generator, length: int = 0) -> Frames:
-        """Varies level, spectral tilt, mel axis, tempo and position of a clip.
+        """Varies level, spectral tilt, mel axis, tempo, position and noise of a clip.
 
         Args:
             frames: (frames, n_mels).
@@ -171,6 +174,8 @@ class Augment:
             frames = frames[np.clip(np.arange(len(frames)) - shift, 0, len(frames) - 1)]
         if config.roll:
             frames = np.roll(frames, round(rng.uniform(0, config.roll) * len(frames)), axis=0)
+        if self._noise:
+            frames = self._noise(frames, config.noise, rng)
         return frames.astype(np.float32, copy=False)
 
     def _rows(self, frames: Frames, positions: npt.NDArray[np.floating]) -> Frames:

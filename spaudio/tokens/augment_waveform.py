@@ -13,6 +13,8 @@ from spaudio.audio.decode import Waveform
 from spaudio.tokens.augment import Augment, AugmentConfig, random_spans, tilt_curve
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.front_end import cut
+from spaudio.tokens.noise import draw_noise
+from spaudio.tokens.normalise import mean_square
 from spaudio.tokens.scales import hz_to_mel
 
 
@@ -23,8 +25,8 @@ class WaveformAugment(Augment):
     ``tilt`` an equalizer over the clip's spectrum. ``time_shift`` and ``time_masks`` fill with
     silence. ``mel_masks`` filters out bands; a band is one of ``bands`` equal parts of the mel
     axis. ``tempo`` resamples, which changes pitch and formants with the duration (Ko et al. 2015,
-    "Audio augmentation for speech recognition"). ``noise`` adds white noise. ``warp``,
-    ``mixup_power`` and ``mixstyle`` are ignored.
+    "Audio augmentation for speech recognition"). ``warp``, ``mixup_power`` and ``mixstyle`` are
+    ignored.
 
     Args:
         config: The settings.
@@ -34,7 +36,7 @@ class WaveformAugment(Augment):
     ignored = ("warp", "mixup_power", "mixstyle")
 
     def __init__(self, config: AugmentConfig, tokens: TokenConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, None)
         self._hop = tokens.hop_samples
         self._bands = tokens.bands
         self._rate = tokens.sample_rate
@@ -70,8 +72,9 @@ class WaveformAugment(Augment):
         if config.roll:
             wave = np.roll(wave, round(rng.uniform(0, config.roll) * len(wave)))
         if config.noise:
-            level = rng.uniform(0, config.noise) * math.sqrt(float(np.square(wave).mean()))
-            wave = wave + level * rng.standard_normal(len(wave), dtype=np.float32)
+            level, power = draw_noise(config.noise, _frequencies(len(wave), self._rate), rng)
+            noise = _equalise(rng.standard_normal(len(wave), dtype=np.float32), np.sqrt(power))
+            wave = wave + noise * np.float32(level * _rms(wave) / _rms(noise))
         if len(wave) == frames.size:
             return wave.reshape(frames.shape).astype(np.float32, copy=False)
         varied = cut(wave, self._hop)
@@ -91,6 +94,15 @@ class WaveformAugment(Augment):
             # The last bin is above all bands.
             wave = _equalise(wave, 1.0 - np.append(hidden, False)[bands.astype(int)])
         return wave.reshape(frames.shape)
+
+
+def _rms(wave: Waveform) -> float:
+    return math.sqrt(mean_square(wave))
+
+
+def _frequencies(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
+    """Returns the frequency of each bin of a clip's spectrum, in Hz."""
+    return np.fft.rfftfreq(_fast(samples), 1 / sample_rate)
 
 
 def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:

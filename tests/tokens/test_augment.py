@@ -9,7 +9,7 @@ from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.front_end import cut
+from spaudio.tokens.front_end import cut, make_front_end
 from spaudio.tokens.scales import hz_to_mel, mel_to_hz
 
 FRAMES = np.random.default_rng(1).standard_normal((50, 20), np.float32)
@@ -17,7 +17,7 @@ WAVE = cut(np.random.default_rng(1).standard_normal(7990, np.float32), 80)
 
 
 def bands(**settings: float) -> Augment:
-    return Augment(AugmentConfig(**settings))  # type: ignore[arg-type]
+    return Augment(AugmentConfig(**settings), None)  # type: ignore[arg-type]
 
 
 def waves(**settings: float) -> WaveformAugment:
@@ -33,7 +33,7 @@ def spectrum(frames: np.ndarray) -> np.ndarray:
 
 
 def test_zero_and_foreign_settings_change_nothing() -> None:
-    none = [(bands(), FRAMES), (bands(noise=0.1), FRAMES), (waves(), WAVE), (waves(warp=0.3), WAVE)]
+    none = [(bands(), FRAMES), (waves(), WAVE), (waves(warp=0.3), WAVE)]
     for augment, x in none:
         assert np.array_equal(augment.mask(augment.vary(x, rng()), rng()), x)
 
@@ -51,7 +51,7 @@ def test_gain_changes_the_level_alone() -> None:
 def test_a_change_of_level_is_that_of_a_louder_recording() -> None:
     """Also near the floor of the logarithm, which a louder recording does not raise."""
     power, offset = np.exp(FRAMES * 8 - 14), np.float32(1e-6)
-    augment = Augment(AugmentConfig(gain=1.0), log_offset=1e-6)
+    augment = Augment(AugmentConfig(gain=1.0), TokenConfig())
     varied = augment.vary(np.log(power + offset), rng())
     nats = rng().normal(0, 1.0)
     assert abs(nats) > 0.1
@@ -166,9 +166,46 @@ def test_roll_is_circular() -> None:
 
 def test_noise_is_at_most_its_share_of_the_clips_level() -> None:
     x = 0.01 * WAVE
-    levels = [(waves(noise=0.2).vary(x, rng(s)) - x).std() / x.std() for s in range(50)]
-    assert 0.15 < max(levels) <= 0.21
-    assert min(levels) < 0.05
+    levels = [(waves(noise=0.2).vary(x, rng(s)) - x).std() / x.std() for s in range(200)]
+    assert 0.15 < max(levels) <= 0.201
+    assert 0.0019 < min(levels) < 0.004  # 40 dB lower
+    assert np.median(levels) == pytest.approx(0.02, rel=0.3)  # uniform in dB
+
+
+def test_noise_in_frames_is_that_in_the_samples() -> None:
+    """Of the same level and colour, in the mean over time of each band."""
+
+    class Fixed(np.random.Generator):
+        def __init__(self, *values: float) -> None:
+            super().__init__(np.random.PCG64(0))
+            self.values = np.array(values)
+
+        def uniform(self, *_: object) -> np.ndarray:  # type: ignore[override]
+            return self.values
+
+    tokens = TokenConfig(8000)
+    front_end = make_front_end(tokens)
+    time = np.arange(16_000) / 8000
+    tone = (np.sin(2 * np.pi * 500 * time) * (time > 0.5)).astype(np.float32)
+    augments = Augment(AugmentConfig(noise=1.0), tokens), waves(noise=1.0)
+    for below, exponent in ((10.0, 0.0), (20.0, 1.0), (0.0, 2.0)):
+        draws = Fixed(below, exponent), Fixed(below, exponent)
+        frames = augments[0].vary(front_end.restore(front_end.extract(tone)), draws[0])
+        noisy = augments[1].vary(cut(tone, 80), draws[1]).reshape(-1)
+        expected = front_end.restore(front_end.extract(noisy[: len(tone)]))
+        # Before the tone begins.
+        powers = [np.log(np.exp(x[:48]).mean(axis=0)) for x in (frames, expected)]
+        assert np.abs(powers[0] - powers[1])[2:].max() < 0.7
+        assert np.abs(powers[0] - powers[1]).mean() < 0.25
+        spreads = [x[:48, 2:].std(axis=0).mean() for x in (frames, expected)]
+        assert spreads[0] == pytest.approx(spreads[1], rel=0.15)
+
+
+def test_silence_gets_no_noise() -> None:
+    silence = np.full((30, 64), math.log(1e-6), np.float32)
+    varied = Augment(AugmentConfig(noise=1.0), TokenConfig()).vary(silence, rng())
+    np.testing.assert_allclose(varied, silence, atol=1e-4)
+    assert not waves(noise=1.0).vary(0 * WAVE, rng()).any()
 
 
 def test_masks_of_frames_are_within_bounds_and_leave_the_input_alone() -> None:

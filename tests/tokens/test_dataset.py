@@ -86,7 +86,7 @@ def test_a_mask_is_zero_after_normalising() -> None:
 
     mean, std = np.full(64, -9, np.float32), np.full(64, 2, np.float32)
     front_end = make_front_end(TokenConfig(16000), BandNormaliser("global", mean, std))
-    augment = Augment(AugmentConfig(time_masks=1, time_mask=0.5))
+    augment = Augment(AugmentConfig(time_masks=1, time_mask=0.5), None)
     cache: Any = Constant()
     data = TokenDataset(CLIPS, "abc", cache, front_end, augment=augment)
     values = {float(v) for epoch in range(9) for v in np.unique(data[epoch, 2].tokens)}
@@ -94,7 +94,7 @@ def test_a_mask_is_zero_after_normalising() -> None:
 
 
 def test_an_excerpt_has_the_length_of_the_crop_at_every_tempo() -> None:
-    augment = Augment(AugmentConfig(tempo=0.3, crop=0.2))
+    augment = Augment(AugmentConfig(tempo=0.3, crop=0.2), None)
     data = dataset(augment=augment)
     lengths = {clip: {len(data[epoch, clip].tokens) for epoch in range(30)} for clip in range(4)}
     assert lengths[0] == lengths[2] == {10}  # 0.31 and 0.51 s; a token is 20 ms
@@ -109,7 +109,7 @@ def test_no_varied_excerpt_is_silent(kind: str) -> None:
     """Tempo and shift act on the excerpt alone, all of which is used."""
     config = AugmentConfig(tempo=0.15, warp=0.1, time_shift=0.1, roll=1.0, crop=1.0)
     waveform = kind == "waveform"
-    augment = WaveformAugment(config, CONFIG) if waveform else Augment(config)
+    augment = WaveformAugment(config, CONFIG) if waveform else Augment(config, None)
     wave = 1e-4 * np.random.default_rng(0).standard_normal((500, 80), np.float32)
     wave[400:404] *= 1000  # a short sound in 5 s
     frames = wave if waveform else np.log(np.square(wave) + np.float32(1e-10))
@@ -126,7 +126,7 @@ def test_the_longest_item_counts_tempo_crop_and_windows() -> None:
     assert waveform.longest()[1] == most == math.ceil((52 + 1) / 2)
     slow = dataset(augment=WaveformAugment(AugmentConfig(tempo=0.2), CONFIG))
     assert slow.longest() == (2, math.ceil((61 + 1) / 2))
-    assert dataset(augment=Augment(AugmentConfig(tempo=0.2, crop=0.3))).longest()[1] == 15
+    assert dataset(augment=Augment(AugmentConfig(tempo=0.2, crop=0.3), None)).longest()[1] == 15
     cut = dataset(segments=SegmentConfig(seconds=0.2))
     assert cut.longest()[1] == math.ceil(21 / 2)
 
@@ -135,7 +135,8 @@ def test_the_longest_item_counts_tempo_crop_and_windows() -> None:
 def test_no_excerpt_is_silent(kind: str) -> None:
     rng = np.random.default_rng(0)
     waveform = kind == "waveform"
-    augment = WaveformAugment(AugmentConfig(), CONFIG) if waveform else Augment(AugmentConfig())
+    config = AugmentConfig()
+    augment = WaveformAugment(config, CONFIG) if waveform else Augment(config, None)
     wave = 1e-4 * rng.standard_normal((500, 80), np.float32)
     wave[400:404] *= 1000  # a short sound in 5 s
     frames = wave if waveform else np.log(np.square(wave) + np.float32(1e-10))

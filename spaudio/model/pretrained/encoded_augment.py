@@ -25,7 +25,7 @@ class EncodedAugment(Augment):
     ignored = ("noise", "crop", "mixup_power", "mixstyle")
 
     def __init__(self, config: AugmentConfig, input: LogMelInput) -> None:
-        super().__init__(config)
+        super().__init__(config, None)
         self._input = input
 
     @override
