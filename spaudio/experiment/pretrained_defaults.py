@@ -26,8 +26,9 @@ def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) 
     layers = model.get("adapt_layers") if isinstance(model, Mapping) else None
     way = str(given.get("adapt", file.get("adapt")) or "probe")
     whole = way == "full" and given.get("model.adapt_layers", layers) is None
-    changed = {"augment.crop": 0, "augment.mixstyle": 0, "augment.mixup_power": "false",
-               "segments.seconds": "null", "trainer.min_steps": 0, "trainer.workers": 0,
+    changed = {"augment.noise": 0, "augment.crop": 0, "augment.mixstyle": 0,
+               "augment.mixup_power": "false", "segments.seconds": "null",
+               "trainer.min_steps": 0, "trainer.workers": 0,
                "trainer.ema": 0.98, "trainer.label_smoothing": 0,
                "optim.lr": _FULL_LR if way == "full" else _LR}  # fmt: skip
     if not whole:

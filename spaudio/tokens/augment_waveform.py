@@ -102,7 +102,7 @@ def _rms(wave: Waveform) -> float:
 
 def _frequencies(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
     """Returns the frequency of each bin of a clip's spectrum, in Hz."""
-    return np.fft.rfftfreq(_fast(samples), 1 / sample_rate)
+    return np.asarray(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
 
 
 def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:

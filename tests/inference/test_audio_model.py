@@ -152,22 +152,29 @@ def test_the_example_runs(
     assert (tmp_path / "birds-model" / "README.md").is_file()
 
 
-def test_the_example_of_levels_begins_with_the_accuracy_of_the_report(
+def test_the_examples_of_levels_and_noise_measure_a_run(
     own_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "runs" / "esc50").mkdir(parents=True)
-    (tmp_path / "runs" / "esc50" / "ID").symlink_to(own_run)
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for recipe in ("esc50", "folder"):
+        (tmp_path / "runs" / recipe).mkdir(parents=True)
+        (tmp_path / "runs" / recipe / "ID").symlink_to(own_run)
     (tmp_path / "SOURCE").symlink_to(own_run.parents[2] / "sounds")
     monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [level for level, _ in printed] == ["0", "-6", "-12", "-20", "6", "12"]
-    assert float(printed[0][1]) == pytest.approx(Trained(own_run).report["test"]["accuracy"])
+    printed = []
+    for example in examples:
+        exec(example, {})
+        printed.append([line.split() for line in capsys.readouterr().out.splitlines()])
+    levels, noises = printed
+    assert [level for level, _ in levels] == ["0", "-6", "-12", "-20", "6", "12"]
+    assert float(levels[0][1]) == pytest.approx(Trained(own_run).report["test"]["accuracy"])
+    expected = [[name, level] for name in ("white", "pink") for level in ("20", "10", "0")]
+    assert [noise[:2] for noise in noises] == expected
+    assert all(0 <= float(accuracy) <= 1 for _, _, accuracy in noises)
 
 
 def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
