@@ -87,11 +87,8 @@ def explain_sound(
         total += weights @ raw  # of which predict reports the mean
         shares = predictor.tempered(raw)
         for window, weight, row in zip(batch, weights.tolist(), shares, strict=True):
-            found_here = [(weight * share, share, window) for share in row.tolist()]
-            best = [
-                max(pair, key=itemgetter(0))
-                for pair in zip(best or found_here, found_here, strict=True)
-            ]
+            here = [(weight * share, share, window) for share in row.tolist()]
+            best = [max(pair, key=itemgetter(0)) for pair in zip(best or here, here, strict=True)]
     number = int(total.argmax()) if label is None else classes.index(label)
     _, confidence, window = best[number]
     samples, rate = window.samples, predictor.sample_rate

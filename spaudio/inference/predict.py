@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.chunks import Window
 from spaudio.audio.decode import Waveform
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.encoders import open_encoder, open_front_end
@@ -161,13 +160,7 @@ class Predictor:
         """Computes the embedding of each window; arguments and errors of :func:`read_sound`."""
         with named_sound(audio):
             counted = _Counted(self.read(audio, sample_rate))
-            found, weights = zip(
-                *(
-                    (self.embeddings(_samples(batch)), self.windows.weights(batch))
-                    for batch in self.windows(counted)
-                ),
-                strict=True,
-            )
+            found, weights = zip(*self._over_windows(counted, self.embeddings), strict=True)
         return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found), torch.cat(weights))
 
     @torch.inference_mode()
@@ -230,12 +223,18 @@ class Predictor:
     ) -> tuple[Tensor, int, int]:
         """Returns the mean of ``compute`` over windows, and the numbers of samples and windows."""
         counted, windows, total, weight = _Counted(pieces), 0, torch.zeros(()), 0.0
-        for batch in self.windows(counted):
-            weights = self.windows.weights(batch)
-            total = total + weights @ compute(_samples(batch)).double()
+        for found, weights in self._over_windows(counted, compute):
+            total = total + weights @ found.double()
             weight += float(weights.sum())
-            windows += len(batch)
+            windows += len(weights)
         return total / weight, counted.samples, windows
+
+    def _over_windows(
+        self, pieces: Iterable[Waveform], compute: Callable[[Sequence[Waveform]], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the results of ``compute`` for batches of windows, and their weights."""
+        for batch in self.windows(pieces):
+            yield compute([window.samples for window in batch]), self.windows.weights(batch)
 
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Classifies waveforms without cutting them.
@@ -351,10 +350,6 @@ class _Counted:
         for piece in self.pieces:
             self.samples += len(piece)
             yield piece
-
-
-def _samples(windows: Iterable[Window]) -> list[Waveform]:
-    return [window.samples for window in windows]
 
 
 def finite(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
