@@ -39,7 +39,7 @@ class EmbeddedSound:
         path: File name in the prediction.
         samples: Length of the sound, at the model's sample rate.
         windows: (windows, width), on the CPU.
-        weights: (windows,), of the windows in the mean over the sound.
+        weights: (windows,), of the windows in the mean over the sound; their sum is 1.
     """
 
     path: Path
@@ -160,8 +160,10 @@ class Predictor:
         """Computes the embedding of each window; arguments and errors of :func:`read_sound`."""
         with named_sound(audio):
             counted = _Counted(self.read(audio, sample_rate))
-            found, weights = zip(*self._over_windows(counted, self.embeddings), strict=True)
-        return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found), torch.cat(weights))
+            found, parts = zip(*self._over_windows(counted, self.embeddings), strict=True)
+        weights = torch.cat(parts)
+        weights /= weights.sum()
+        return EmbeddedSound(path_of(audio), counted.samples, torch.cat(found), weights)
 
     @torch.inference_mode()
     def classify_aligned(self, sounds: Sequence[EmbeddedSound]) -> list[Prediction]:
@@ -188,12 +190,7 @@ class Predictor:
         logits = self.model.classify(aligned.to(self.device)).cpu().double()
         parts = torch.split(logits.softmax(dim=1), counts.tolist())
         return [
-            self._prediction(
-                sound.path,
-                sound.weights @ chances / sound.weights.sum(),
-                sound.samples,
-                len(chances),
-            )
+            self._prediction(sound.path, sound.weights @ chances, sound.samples, len(chances))
             for sound, chances in zip(sounds, parts, strict=True)
         ]
 

@@ -72,9 +72,10 @@ class WaveformAugment(Augment):
         if config.roll:
             wave = np.roll(wave, round(rng.uniform(0, config.roll) * len(wave)))
         if config.noise:
-            level, power = draw_noise(config.noise, _frequencies(len(wave), self._rate), rng)
+            level, power = draw_noise(config.noise, _hertz(_fast(len(wave)), self._rate), rng)
             noise = _equalise(rng.standard_normal(len(wave), dtype=np.float32), np.sqrt(power))
-            wave = wave + noise * np.float32(level * _rms(wave) / _rms(noise))
+            ratio = mean_square(wave) / mean_square(noise)
+            wave = wave + noise * np.float32(level * math.sqrt(ratio))
         if len(wave) == frames.size:
             return wave.reshape(frames.shape).astype(np.float32, copy=False)
         varied = cut(wave, self._hop)
@@ -96,15 +97,6 @@ class WaveformAugment(Augment):
         return wave.reshape(frames.shape)
 
 
-def _rms(wave: Waveform) -> float:
-    return math.sqrt(mean_square(wave))
-
-
-def _frequencies(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
-    """Returns the frequency of each bin of a clip's spectrum, in Hz."""
-    return np.asarray(np.fft.rfftfreq(_fast(samples), 1 / sample_rate))
-
-
 def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
     """Returns the position of each bin of a clip's spectrum on the mel scale, from 0 to 1."""
     return _axis(_fast(samples), sample_rate)
@@ -112,8 +104,12 @@ def _mel_axis(samples: int, sample_rate: int) -> npt.NDArray[np.float64]:
 
 @lru_cache(maxsize=8)  # excerpts have few lengths; the axes of others would fill the memory
 def _axis(size: int, sample_rate: int) -> npt.NDArray[np.float64]:
-    mel = hz_to_mel(np.fft.rfftfreq(size, 1 / sample_rate))
-    return np.asarray(mel / hz_to_mel(sample_rate / 2))
+    return np.asarray(hz_to_mel(_hertz(size, sample_rate)) / hz_to_mel(sample_rate / 2))
+
+
+def _hertz(size: int, sample_rate: int) -> npt.NDArray[np.float64]:
+    """Returns the frequency of each bin of a spectrum of ``size`` samples, in Hz."""
+    return np.asarray(np.fft.rfftfreq(size, 1 / sample_rate))
 
 
 def _equalise(wave: Waveform, gains: npt.NDArray[np.floating]) -> Waveform:
