@@ -1,10 +1,12 @@
 """spaudio: signal processing inside a transformer, for audio.
 
-Importing this package requires only torch. Two functions need the extra ``recipes`` and import
+Importing this package requires only torch. Three names need the extra ``recipes`` and import
 everything else on first use:
 
 - ``spaudio.load(RUN)``: the model of a run, for files, arrays and streams;
   see :func:`spaudio.inference.audio_model.load`.
+- ``spaudio.Ensemble([MODEL, MODEL])``: several loaded models, whose probabilities are combined;
+  see :class:`spaudio.inference.ensemble.Ensemble`.
 - ``spaudio.train(source=DIR, ...)``: trains on a folder of sounds;
   see :func:`spaudio.inference.call.train`.
 
@@ -13,6 +15,7 @@ Subpackages, in the order in which data flows: ``io``, ``audio``, ``text``, ``to
 imports only from those before it; ``filters`` imports nothing else from spaudio.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from spaudio.errors import how_to_install
@@ -21,22 +24,23 @@ from spaudio.version import __version__
 if TYPE_CHECKING:
     from spaudio.inference.audio_model import load
     from spaudio.inference.call import train
+    from spaudio.inference.ensemble import Ensemble
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["Ensemble", "__version__", "load", "train"]
+
+_MODULES = {
+    "Ensemble": "spaudio.inference.ensemble",
+    "load": "spaudio.inference.audio_model",
+    "train": "spaudio.inference.call",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports ``load`` and ``train`` on first use."""
-    if name not in ("load", "train"):
+    """Imports ``Ensemble``, ``load`` and ``train`` on first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'spaudio' has no attribute {name!r}")
     try:
-        if name == "load":
-            from spaudio.inference.audio_model import load
-
-            return load
-        from spaudio.inference.call import train
-
-        return train
+        return getattr(importlib.import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"spaudio.{name} needs more packages ({error}): {how_to_install('recipes')}"
@@ -44,5 +48,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists ``load`` and ``train`` even before first use."""
+    """Lists them even before first use."""
     return sorted({*globals(), *__all__})

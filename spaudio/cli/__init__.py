@@ -6,6 +6,7 @@ spaudio datasets              lists recipes: licence, size, and whether the data
 spaudio compare RUN...        compares runs: mean ± std over seeds, and paired differences
 spaudio filters RUN           draws kernels and their responses, before and after training
 spaudio predict MODEL FILE... classifies audio files and folders
+spaudio evaluate MODEL...     scores models on labelled clips, alone and together
 spaudio detect MODEL FILE...  finds events in long recordings, as a table, labels or selections
 spaudio explain MODEL FILE    shows which seconds and bands of a sound decided its class
 spaudio listen MODEL          classifies live sound from a microphone
@@ -34,6 +35,7 @@ _COMMANDS: dict[str, Subcommand] = {
     "compare": compare_runs.COMPARE,
     "filters": compare_runs.FILTERS,
     "predict": use_model.PREDICT,
+    "evaluate": use_model.EVALUATE,
     "detect": detect_events.DETECT,
     "explain": use_model.EXPLAIN,
     "listen": use_model.LISTEN,

@@ -25,16 +25,21 @@ def _predict(chosen: argparse.Namespace) -> None:
     _check_unsure(chosen.unsure)
     check_seconds(chosen)
     if chosen.output is not None:
-        inputs = [chosen.run, *chosen.paths]
+        inputs = [chosen.run, *chosen.others, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
-    from spaudio.inference.predict_files import predict_files
+    from spaudio.inference.ensemble import check_models, predict_files_together
+    from spaudio.inference.predict import Predictor
+    from spaudio.inference.saved import fetch
     from spaudio.report.predictions import render
 
     predictor = open_model(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
+    models = [predictor, *(Predictor(fetch(other), chosen.window) for other in chosen.others)]
+    if chosen.others:
+        check_models(models)
     files, bad_folders = find_files(chosen.paths)
-    predictions, bad = predict_files(predictor, files, chosen.align)
+    predictions, bad = predict_files_together(models, files, chosen.align)
     bad = bad_folders + bad
     if not predictions and chosen.format != "json":  # which lists the unusable files
         tell_bad(bad, skip=chosen.skip_bad, some=False)
@@ -49,6 +54,28 @@ def _predict(chosen: argparse.Namespace) -> None:
     )
     write(chosen.output, text)
     tell_bad(bad, skip=chosen.skip_bad, some=bool(predictions))
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    """Prints the scores of models on labelled clips; unusable clips fail the command."""
+    if chosen.output is not None:
+        inputs = [*chosen.models, *([] if chosen.data is None else [chosen.data])]
+        check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
+    from spaudio.inference.evaluate import evaluate
+    from spaudio.inference.saved import fetch
+    from spaudio.report.tables import show_rows
+
+    models = [fetch(one) for one in chosen.models]
+    found, bad = evaluate(models, chosen.data, base=chosen.base)
+    if found is None or (bad and not chosen.skip_bad):
+        tell_bad(bad, skip=chosen.skip_bad, some=False)
+        return
+    show_rows(found.rows, "Test split" if chosen.data is None else str(chosen.data))
+    if chosen.per_class:
+        show_rows(found.per_class, "By class" + (", together" if len(models) > 1 else ""))
+    if chosen.output is not None:
+        found.probabilities.write(chosen.output)
+    tell_bad(bad, skip=chosen.skip_bad, some=True)
 
 
 def _explain(chosen: argparse.Namespace) -> None:
@@ -205,6 +232,9 @@ def tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 PREDICT: Subcommand = (_predict, "classify audio files with a run's best model", {
     **MODEL,
     "paths": PATHS,
+    "--with": {"type": Path, "action": "append", "default": [], "dest": "others",
+               "metavar": "MODEL", "help": "another model of the same classes, whose logits are "
+               "averaged with those of the first; may be repeated"},
     "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
               "(default: 3)"},
     "--format": {"choices": ("table", "csv", "json"), "default": "table",
@@ -217,6 +247,20 @@ PREDICT: Subcommand = (_predict, "classify audio files with a run's best model",
     "--align": {"choices": ("all", "folder"), "help": "align the embeddings of all files, or "
                 "of those in each folder, with those of the training clips; only for files of "
                 "one speaker, place or device that cover most classes"},
+    "--skip-bad": SKIP_BAD,
+    "--force": FORCE,
+})  # fmt: skip
+EVALUATE: Subcommand = (_evaluate, "score models on labelled clips, alone and together", {
+    "models": {"nargs": "+", "type": Path, "metavar": "MODEL", "help": "folder of a run; without "
+               "--data also of a run over all folds, with it also of a saved model, or a Hugging "
+               "Face Hub id, OWNER/NAME"},
+    "--data": {"type": Path, "metavar": "DIR", "help": "clips in one sub-folder per class "
+               "(default: the test split of the runs)"},
+    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the first model, if it has "
+               "moved since training"},
+    "--per-class": {"action": "store_true", "help": "also print the scores of each class"},
+    "--output": {"type": Path, "metavar": "FILE", "help": "CSV file of the probabilities, of all "
+                 "models together if there are several"},
     "--skip-bad": SKIP_BAD,
     "--force": FORCE,
 })  # fmt: skip

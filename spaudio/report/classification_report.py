@@ -13,7 +13,8 @@ from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name
-from spaudio.report.records import PAGE, PREDICTIONS
+from spaudio.report.probabilities import ClipProbabilities
+from spaudio.report.records import PAGE, PREDICTIONS, PROBABILITIES
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -62,6 +63,8 @@ def write_report(
         figures.draw(figure, lambda path: plot_per_class(test["per_class"], path))
     figures.draw("curves", lambda path: plot_curves(log, path, metric))
     _write_predictions(run, clips, classes, probabilities, shown)
+    paths, labels = [clip.path for clip in clips], [clip.label for clip in clips]
+    ClipProbabilities(paths, labels, classes, probabilities).write(run / PROBABILITIES)
     lines = _markdown(run, report, scores.detail)
     drawn = (figure, "curves", "filters", "modulation", "frontend", "mask", "trajectory")
     write_files(run, report, lines, figures, *drawn)

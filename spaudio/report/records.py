@@ -20,6 +20,7 @@ REPORT = "report.json"  # written last; marks a finished run
 MARKDOWN = "report.md"
 PAGE = "report.html"
 PREDICTIONS = "predictions.csv"
+PROBABILITIES = "probabilities.csv"
 #: Settings of how and where a run is launched.
 LAUNCHING = frozenset(
     {"run_id", "resume", "runs", "jobs", "cluster", "cluster_options", "overrides"}

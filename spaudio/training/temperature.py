@@ -35,7 +35,7 @@ def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Te
     """
     if temperature == 1:
         return probabilities
-    found = class_probabilities(_logits(probabilities, multi_label), multi_label, temperature)
+    found = class_probabilities(logits_of(probabilities, multi_label), multi_label, temperature)
     return found.to(probabilities.dtype)
 
 
@@ -53,7 +53,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     Returns:
         The temperature, in ``[LOWEST, HIGHEST]``.
     """
-    return fit_temperature_of_logits(_logits(probabilities, labels.dim() == 2), labels)
+    return fit_temperature_of_logits(logits_of(probabilities, labels.dim() == 2), labels)
 
 
 def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
@@ -73,8 +73,13 @@ def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
     return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def _logits(probabilities: Tensor, multi_label: bool) -> Tensor:
-    """Returns logits whose softmax or sigmoid gives the probabilities, in double precision."""
+def logits_of(probabilities: Tensor, multi_label: bool) -> Tensor:
+    """Returns logits whose softmax or sigmoid gives the probabilities, in double precision.
+
+    Args:
+        probabilities: (..., classes).
+        multi_label: Each class has a probability of its own.
+    """
     chances = probabilities.double()
     if multi_label:
         return chances.logit(eps=1e-12)

@@ -1,0 +1,257 @@
+"""Scores models on labelled clips: on the test split of their runs, or on a folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spaudio.audio.class_folders import read_class_folders
+from spaudio.audio.manifest import class_names
+from spaudio.errors import ConfigError, DataError, some
+from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.run_folder import read_run_settings
+from spaudio.inference.ensemble import check_models
+from spaudio.inference.predict import Predictor
+from spaudio.inference.predict_files import predict_files
+from spaudio.io.unpack import user_path
+from spaudio.report.calibration import calibration_error, confidences, reliability
+from spaudio.report.probabilities import (
+    ClipProbabilities,
+    check_classes,
+    combine_models,
+    join_clips,
+)
+from spaudio.report.records import PROBABILITIES, REPORT
+from spaudio.report.scores import Scores, score, score_multilabel
+from spaudio.report.tables import plus_minus, score_text
+
+Tests = Mapping[str, ClipProbabilities]  # by the name of the fold; "" if there is none
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of models, as text.
+
+    Args:
+        rows: One per model, and one for all of them together if there are several.
+        per_class: Scores of each class over all folds, of all models together.
+        probabilities: Those over all folds, of all models together.
+    """
+
+    rows: list[dict[str, str]]
+    per_class: list[dict[str, str]]
+    probabilities: ClipProbabilities
+
+
+def evaluate(
+    models: Sequence[Path], data: Path | None = None, *, base: str | None = None
+) -> tuple[Evaluation | None, list[tuple[Path, str]]]:
+    """Scores models on their test split or on a folder of clips, each alone and all together.
+
+    Args:
+        models: Folders of runs, and of saved models (with ``data``) or of runs over all folds
+            (without it).
+        data: Folder with one sub-folder of clips per class; if it is divided into ``train`` and
+            ``test``, the clips of ``test`` are used. None takes the probabilities that the runs
+            have recorded for the clips of their test split.
+        base: Folder or Hub id of the first model's pretrained encoder, if it has moved.
+
+    Returns:
+        The scores, None if no clip can be used; and the unusable clips, each with a reason.
+
+    Raises:
+        CheckpointError: If a model cannot be used.
+        ConfigError: If the models' classes differ, a model was trained on the folder or gives a
+            clip several labels, or ``base`` has no effect.
+        DataError: If the models were tested on different clips, or clips or probabilities cannot be
+            read.
+    """
+    names = [str(one) for one in models]
+    if data is None:
+        if base is not None:
+            raise ConfigError(f"--base {base} has no effect without --data; leave it out")
+        tests, kinds = zip(*map(_recorded, models), strict=True)
+        if len(set(kinds)) > 1:
+            raise ConfigError(
+                "some of the models give a clip one label, others several; evaluate them separately"
+            )
+        return score_models(names, tests, multi_label=kinds[0]), []
+    opened = [Predictor(one, base=None if i else base) for i, one in enumerate(models)]
+    if len(opened) > 1:
+        check_models(opened)
+    files, labels = _labelled_files(data, opened)
+    measured, bad = _measure(opened, files, labels)
+    if not measured[0].clips:
+        return None, bad
+    return score_models(names, [{"": one} for one in measured], multi_label=False), bad
+
+
+def _recorded(run: Path) -> tuple[Tests, bool]:
+    """Reads the probabilities of a finished run, or of all its folds, for the test split.
+
+    Returns:
+        The probabilities, and whether a clip may have several classes.
+
+    Raises:
+        CheckpointError: If there is no run in the folder.
+        DataError: If it holds no probabilities.
+    """
+    folds = {one.name.removeprefix("fold-"): one for one in sorted(run.glob("fold-*/"))}
+    tests, multi_label = {}, False
+    for name, one in (folds or {"": run}).items():
+        multi_label = Inputs.load(one).multi_label
+        if not (one / PROBABILITIES).is_file():
+            raise DataError(
+                f"{one} holds no {PROBABILITIES}: "
+                + (
+                    "it is a saved model, or was run by an earlier version; name labelled clips "
+                    "with --data DIR, or run the recipe again"
+                    if (one / REPORT).is_file()
+                    else f"finish the run with resume={run}"
+                )
+            )
+        tests[name] = ClipProbabilities.read(one / PROBABILITIES)
+    return tests, multi_label
+
+
+def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Path], list[str]]:
+    """Lists the clips of a folder with one sub-folder per class, and their labels."""
+    for model in models:
+        if model.inputs.multi_label:
+            raise ConfigError(
+                f"--data {folder}: {model.run} gives a clip several labels, which folders cannot "
+                "name; leave the option out to get the scores of its test split"
+            )
+    found, split_given, _ = read_class_folders(folder)
+    for model in models if not split_given else ():
+        source = getattr(read_run_settings(model.run), "source", None)
+        if source and user_path(str(source)).resolve() == folder.resolve():
+            raise ConfigError(
+                f"--data {folder}: {model.run} was trained on clips of this folder; leave the "
+                "option out to get the scores of its test split, or name other clips"
+            )
+    clips = [clip for clip in found if not split_given or clip.split == "test"]
+    classes = models[0].inputs.classes
+    if unknown := sorted({clip.label for clip in clips} - {*classes}):
+        raise DataError(
+            f"{folder}: {some(unknown)} is not among the classes of {models[0].run} "
+            f"({some(classes, 10)}); rename the folder, or leave it out"
+        )
+    return [folder / clip.path for clip in clips], [clip.label for clip in clips]
+
+
+def _measure(
+    models: Sequence[Predictor], files: Sequence[Path], labels: Sequence[str]
+) -> tuple[list[ClipProbabilities], list[tuple[Path, str]]]:
+    """Classifies labelled files.
+
+    Returns:
+        The probabilities of each model for the files that all of them can use; and the others, each
+        with a reason.
+    """
+    answers = [predict_files(model, files) for model in models]
+    reasons = {path: why for _, bad in reversed(answers) for path, why in bad}
+    used = [(path, label) for path, label in zip(files, labels, strict=True) if path not in reasons]
+    measured = []
+    for model, (predictions, _) in zip(models, answers, strict=True):
+        found = {one.path: torch.from_numpy(one.probabilities) for one in predictions}
+        classes = model.inputs.classes
+        values = torch.stack([torch.zeros(len(classes)), *(found[path] for path, _ in used)])[1:]
+        clips, given = [str(path) for path, _ in used], [label for _, label in used]
+        measured.append(ClipProbabilities(clips, given, classes, values))
+    return measured, [(path, reasons[path]) for path in files if path in reasons]
+
+
+def score_models(names: Sequence[str], tests: Sequence[Tests], *, multi_label: bool) -> Evaluation:
+    """Scores each model, and all of them together if there are several.
+
+    Args:
+        names: Of the models.
+        tests: Their probabilities, by the name of the fold.
+        multi_label: Whether a clip may have several classes.
+
+    Raises:
+        ConfigError: If their classes differ.
+        DataError: If their folds or clips differ.
+    """
+    folds = list(tests[0])
+    for name, one in zip(names, tests, strict=True):
+        if list(one) != folds:
+            said = [f"folds {some(list(each))}" if each.keys() != {""} else "no folds"
+                    for each in (tests[0], one)]  # fmt: skip
+            raise DataError(
+                f"{names[0]} has {said[0]}, {name} {said[1]}; name runs of the same folds, or the "
+                "folder of one fold of each"
+            )
+        check_classes(tests[0][folds[0]].classes, one[folds[0]].classes)
+    rows = [
+        {"model": name, **_row(list(one.values()), multi_label)}
+        for name, one in zip(names, tests, strict=True)
+    ]
+    together = list(tests[0].values())
+    if len(tests) > 1:
+        together = [
+            combine_models([one[fold] for one in tests], multi_label=multi_label) for fold in folds
+        ]
+        rows.append({"model": "together", **_row(together, multi_label)})
+    joined = join_clips(together)
+    return Evaluation(rows, _per_class(joined, multi_label), joined)
+
+
+def _row(tests: Sequence[ClipProbabilities], multi_label: bool) -> dict[str, str]:
+    """Returns the main scores of a model; mean ± std if there are several folds."""
+    scores = [_score(one, multi_label) for one in tests]
+    keys = {"mAP": "mAP"} if multi_label else {"accuracy": "accuracy", "macro F1": "macro_f1"}
+    row = {
+        title: plus_minus([one.values[key] for one in scores], digits=3)
+        for title, key in keys.items()
+    }
+    if not multi_label and len(tests) == 1:
+        low, high = scores[0].values["interval"]
+        row["95 % interval"] = f"{low:.3f}-{high:.3f}"
+    row["calibration error"] = plus_minus(
+        [_calibration(one, multi_label) for one in tests], digits=3
+    )
+    clips = sum(len(one.clips) for one in tests)
+    return {**row, "clips": f"{clips:,}" + (f" in {len(tests)} folds" if len(tests) > 1 else "")}
+
+
+def _per_class(test: ClipProbabilities, multi_label: bool) -> list[dict[str, str]]:
+    """Returns the scores of each class."""
+    titles = (
+        {"ap": "average precision", "auc": "AUC"}
+        if multi_label
+        else {"precision": "precision", "recall": "recall", "f1": "F1"}
+    )
+    return [
+        {
+            "class": name,
+            **{title: score_text(found[key]) for key, title in titles.items()},
+            "clips": f"{int(found['support']):,}",
+        }
+        for name, found in _score(test, multi_label).values["per_class"].items()
+    ]
+
+
+def _score(test: ClipProbabilities, multi_label: bool) -> Scores:
+    """Scores the probabilities of one model on one split."""
+    function = score_multilabel if multi_label else score
+    return function(test.values, _targets(test, multi_label), test.classes)
+
+
+def _calibration(test: ClipProbabilities, multi_label: bool) -> float:
+    """Returns the expected calibration error."""
+    return calibration_error(reliability(*confidences(test.values, _targets(test, multi_label))))
+
+
+def _targets(test: ClipProbabilities, multi_label: bool) -> Tensor:
+    """Returns the labels as numbers: (clips,), or (clips, classes) for several labels per clip."""
+    index = {name: i for i, name in enumerate(test.classes)}
+    if not multi_label:
+        return torch.tensor([index[label] for label in test.labels])
+    targets = torch.zeros(len(test.labels), len(index))
+    for row, label in enumerate(test.labels):
+        targets[row, [index[name] for name in class_names(label, multi_label=True)]] = 1
+    return targets

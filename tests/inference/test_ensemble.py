@@ -1,0 +1,109 @@
+"""Several models together: the mean of their logits, whatever their rates and order of classes."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import spaudio
+from spaudio.cli import main
+from spaudio.errors import ConfigError
+from spaudio.experiment.inputs import Inputs
+from spaudio.report.probabilities import combine
+from tests.fixtures.tiny_run import CLASSES, make_untrained_run
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two models of the same classes, at 8 and at 16 kHz."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = make_untrained_run(folder / "a")
+    return first, make_untrained_run(folder / "b", "tokens.sample_rate=16000", "tokens.stack=2")
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    wave = 0.2 * np.random.default_rng(0).standard_normal(RATE // 2)
+    soundfile.write(tmp_path / "a.wav", wave, RATE)
+    return tmp_path / "a.wav"
+
+
+def geometric_mean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    found = np.sqrt(one.astype(float) * other)
+    return np.asarray(found / found.sum())
+
+
+def test_logits_are_averaged(runs: tuple[Path, Path], sound: Path) -> None:
+    models = [spaudio.load(run) for run in runs]
+    one, other = (model.predict(sound).probabilities for model in models)
+    assert np.abs(one - other).max() > 0.05
+    both = spaudio.Ensemble(models)
+    found = both.predict(sound)
+    np.testing.assert_allclose(found.probabilities, geometric_mean(one, other), rtol=1e-4)
+    assert found.path == sound
+    assert both.classes == tuple(found.classes) == CLASSES
+    wave, rate = soundfile.read(sound, dtype="float32")
+    [again] = both.predict([wave], rate)
+    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-3)
+
+
+def test_several_labels_have_probabilities_of_their_own() -> None:
+    chances = torch.tensor([[[0.5, 0.9, 0.01]], [[0.8, 0.9, 0.99]]])
+    odds = (chances / (1 - chances)).prod(dim=0).sqrt()
+    torch.testing.assert_close(combine(chances, multi_label=True), odds / (1 + odds))
+    # A probability that has been rounded to 0 or 1 does not outvote all others alone.
+    certain = combine(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]), multi_label=False)
+    assert certain.isfinite().all()
+
+
+def test_classes_are_matched_by_name(runs: tuple[Path, Path], sound: Path, tmp_path: Path) -> None:
+    other = tmp_path / "renamed"
+    shutil.copytree(runs[1], other)
+    inputs = Inputs.load(other)
+    replace(inputs, classes=CLASSES[::-1]).save(other)
+    models = [spaudio.load(run) for run in (runs[0], other)]
+    one, two = (model.predict(sound) for model in models)
+    found = spaudio.Ensemble(models).predict(sound)
+    assert tuple(found.classes) == CLASSES
+    expected = geometric_mean(one.probabilities, two.probabilities[::-1])
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-4)
+
+
+def test_models_that_cannot_be_combined(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    other, several = tmp_path / "other", tmp_path / "several"
+    for folder in (other, several):
+        shutil.copytree(runs[1], folder)
+    inputs = Inputs.load(other)
+    replace(inputs, classes=("ant", *CLASSES[1:])).save(other)
+    replace(inputs, multi_label=True).save(several)
+    first = spaudio.load(runs[0])
+    with pytest.raises(ConfigError, match="at least two models; got 1"):
+        spaudio.Ensemble([first])
+    with pytest.raises(ConfigError, match=r"different classes \(only one has ant, cat\)"):
+        spaudio.Ensemble([first, spaudio.load(other)])
+    with pytest.raises(ConfigError, match=r"untrained gives each clip one label, .*several sev"):
+        spaudio.Ensemble([first, spaudio.load(several)])
+    with pytest.raises(ConfigError, match="align=True takes a list"):
+        spaudio.Ensemble([first, first]).predict("a.wav", align=True)  # type: ignore[call-overload]
+
+
+def test_predict_with_another_model(
+    runs: tuple[Path, Path], sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = sound.with_name("b.wav")
+    bad.write_bytes(b"not a sound")
+    files, form = [str(sound), str(bad)], ["--format", "json", "--top", "4", "--skip-bad"]
+    main(["predict", str(runs[0]), *files, "--with", str(runs[1]), *form])
+    out, err = capsys.readouterr()
+    assert err.count("b.wav") == 1
+    [one] = json.loads(out)["predictions"]
+    found = {each["class"]: each["probability"] for each in one["classes"]}
+    expected = spaudio.Ensemble([spaudio.load(run) for run in runs]).predict(sound)
+    assert found == pytest.approx(dict(expected.top(4)))
