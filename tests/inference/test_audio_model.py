@@ -143,7 +143,8 @@ def test_the_example_runs(
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     [example] = [block for block in blocks if block.startswith("import spaudio\n")]
     (tmp_path / "runs" / "folder").mkdir(parents=True)
-    (tmp_path / "runs" / "folder" / "ID").symlink_to(own_run)
+    for name in ("ID", "ID2"):
+        (tmp_path / "runs" / "folder" / name).symlink_to(own_run)
     for name, clip in zip(("a.wav", "b.wav"), clips, strict=False):
         (tmp_path / name).symlink_to(clip)
     monkeypatch.chdir(tmp_path)
