@@ -2,9 +2,9 @@
 
     python docs/results.py   # writes figures/results.png, recipes/*/results.png; prints the table
 
-The CSV has one row per result: ours (from scratch, pretrained), the classical floor, and published
-models that were trained from scratch. ``source`` is the page with the command, or where a value
-was published.
+The CSV has one row per result: ours (from scratch, pretrained, and these two together), the
+classical floor, and published models that were trained from scratch. ``source`` is the page with
+the command, or where a value was published.
 """
 
 import csv
@@ -21,6 +21,7 @@ KINDS = {
     "floor": ("classical floor", "#777777", "--"),
     "scratch": ("ours, from scratch", "#1f5fa8", "o"),
     "pretrained": ("ours, frozen Whisper tiny.en and a linear head", "#c4551a", "D"),
+    "together": ("ours, the two together", "#2e7d32", "s"),
     "published": ("published, from scratch", "#222222", "^"),
 }
 Row = Mapping[str, str]
@@ -34,10 +35,10 @@ def read(path: Path = HERE / "results.csv") -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """Returns a Markdown table: one line per dataset, one column per kind of ours."""
-    kinds = ["floor", "scratch", "pretrained"]
+    kinds = ["floor", "scratch", "pretrained", "together"]
     lines = [
-        "| Data, protocol | Floor | From scratch | Frozen Whisper tiny.en |",
-        "|---|--:|--:|--:|",
+        "| Data, protocol | Floor | From scratch | Frozen Whisper tiny.en | Both together |",
+        "|---|--:|--:|--:|--:|",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
         own = {row["kind"]: row for row in rows if row["data"] == data}
