@@ -28,18 +28,23 @@ def _predict(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.others, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
-    from spaudio.inference.ensemble import check_models, predict_files_together
+    from spaudio.inference.ensemble import check_models, predict_files_together, weights_of
     from spaudio.inference.predict import Predictor
+    from spaudio.inference.predict_files import predict_files
     from spaudio.inference.saved import fetch
     from spaudio.report.predictions import render
 
     predictor = open_model(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     models = [predictor, *(Predictor(fetch(other), chosen.window) for other in chosen.others)]
+    files, bad_folders = find_files(chosen.paths)
     if chosen.others:
         check_models(models)
-    files, bad_folders = find_files(chosen.paths)
-    predictions, bad = predict_files_together(models, files, chosen.align)
+        weights, source = weights_of(models)
+        tell_weights(weights, source)
+        predictions, bad = predict_files_together(models, weights, files, chosen.align)
+    else:
+        predictions, bad = predict_files(predictor, files, chosen.align)
     bad = bad_folders + bad
     if not predictions and chosen.format != "json":  # which lists the unusable files
         tell_bad(bad, skip=chosen.skip_bad, some=False)
@@ -63,6 +68,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.evaluate import evaluate
     from spaudio.inference.saved import fetch
+    from spaudio.report.probabilities import write_probabilities
     from spaudio.report.tables import show_rows
 
     models = [fetch(one) for one in chosen.models]
@@ -70,11 +76,12 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if found is None or (bad and not chosen.skip_bad):
         tell_bad(bad, skip=chosen.skip_bad, some=False)
         return
+    sys.stderr.writelines(f"{printable(note)}\n" for note in found.notes)
     show_rows(found.rows, "Test split" if chosen.data is None else str(chosen.data))
     if chosen.per_class:
         show_rows(found.per_class, "By class" + (", together" if len(models) > 1 else ""))
     if chosen.output is not None:
-        found.probabilities.write(chosen.output)
+        write_probabilities(chosen.output, {"test": found.probabilities})
     tell_bad(bad, skip=chosen.skip_bad, some=True)
 
 
@@ -218,6 +225,12 @@ def tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None
         sys.exit(1)
 
 
+def tell_weights(weights: Sequence[float], source: str) -> None:
+    """Says with which weights several models decide together."""
+    shown = ", ".join(f"{weight:.2f}" for weight in weights)
+    sys.stderr.write(f"together with weights {shown}; {source}\n")
+
+
 def tell_no_rest(inputs: "Inputs", remedy: str) -> None:
     """Warns that every sound gets a class, unless one is for other sounds, or several may apply."""
     from spaudio.audio.manifest import is_nothing
@@ -233,8 +246,8 @@ PREDICT: Subcommand = (_predict, "classify audio files with a run's best model",
     **MODEL,
     "paths": PATHS,
     "--with": {"type": Path, "action": "append", "default": [], "dest": "others",
-               "metavar": "MODEL", "help": "another model of the same classes, whose logits are "
-               "averaged with those of the first; may be repeated"},
+               "metavar": "MODEL", "help": "another model of the same classes; they decide "
+               "together, by a weighted sum of their logits; may be repeated"},
     "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
               "(default: 3)"},
     "--format": {"choices": ("table", "csv", "json"), "default": "table",

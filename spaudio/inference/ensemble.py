@@ -1,5 +1,6 @@
-"""Several models of the same classes, whose probabilities are combined."""
+"""Several models of the same classes that decide together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from spaudio.inference.predict import Predictor
 from spaudio.inference.predict_files import predict_files
 from spaudio.inference.sounds import Audio
 from spaudio.report.predictions import Prediction
-from spaudio.report.probabilities import check_classes, combine, in_order
+from spaudio.report.probabilities import ClipProbabilities, read_probabilities
+from spaudio.report.records import PROBABILITIES
+from spaudio.report.together import check_classes, choose_weights, combine_models
 
 
 class Ensemble:
-    """Several models whose logits are averaged (:func:`spaudio.report.probabilities.combine`).
+    """Several models that decide together, by a weighted sum of their logits.
 
     Models that differ help each other most, such as one trained from scratch and a pretrained
     encoder. Each model reads a sound at its own sample rate.
@@ -27,14 +30,35 @@ class Ensemble:
 
     Args:
         models: At least two models of the same classes.
+        weights: One per model. None fits them on the validation clips of the runs
+            (`spaudio.report.together`), or takes equal ones, of sum 1, if that is not possible: for
+            saved models, and for runs that were trained on their validation split or have different
+            ones.
+
+    Attributes:
+        models: The models.
+        weights: Their weights.
+        source: Where the weights come from, as a sentence.
 
     Raises:
-        ConfigError: If there are fewer, or their classes differ.
+        ConfigError: If there are fewer models, their classes differ, or a weight is missing or
+            negative.
+        DataError: If the recorded probabilities of a run are damaged.
     """
 
-    def __init__(self, models: Sequence[AudioModel]) -> None:
+    def __init__(
+        self, models: Sequence[AudioModel], weights: Sequence[float] | None = None
+    ) -> None:
         self.models = list(models)
         check_models(self.models)
+        if weights is None:
+            self.weights, self.source = weights_of(self.models)
+            return
+        if len(weights) != len(models) or not all(0 <= one < math.inf for one in weights):
+            raise ConfigError(
+                f"weights={list(weights)}; expected {len(models)} numbers that are not negative"
+            )
+        self.weights, self.source = list(weights), "weights were given"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,11 +77,13 @@ class Ensemble:
         """Classifies a sound, or several; arguments and errors of `AudioModel.predict`."""
         if isinstance(audio, list | tuple):
             found = [model.predict(audio, sample_rate, align=align) for model in self.models]
-            return [combine_predictions(self.models, each) for each in zip(*found, strict=True)]
+            return [self._combine(each) for each in zip(*found, strict=True)]
         if align:
             raise ConfigError("align=True takes a list of sounds; got a single one")
-        each = [model.predict(audio, sample_rate) for model in self.models]
-        return combine_predictions(self.models, each)
+        return self._combine([model.predict(audio, sample_rate) for model in self.models])
+
+    def _combine(self, predictions: Sequence[Prediction]) -> Prediction:
+        return combine_predictions(self.models, self.weights, predictions)
 
 
 def check_models(models: Sequence[Predictor]) -> None:
@@ -80,41 +106,57 @@ def check_models(models: Sequence[Predictor]) -> None:
             )
 
 
+def weights_of(models: Sequence[Predictor]) -> tuple[list[float], str]:
+    """Fits the weights of models on the validation clips of their runs, if they have the same.
+
+    Returns:
+        One weight per model, and where they come from, as a sentence.
+
+    Raises:
+        DataError: If the recorded probabilities of a run are damaged.
+    """
+    files = [model.run / PROBABILITIES for model in models]
+    recorded = [read_probabilities(file) if file.is_file() else {} for file in files]
+    return choose_weights(recorded, multi_label=models[0].inputs.multi_label)
+
+
 def combine_predictions(
-    models: Sequence[Predictor], predictions: Sequence[Prediction]
+    models: Sequence[Predictor], weights: Sequence[float], predictions: Sequence[Prediction]
 ) -> Prediction:
     """Combines the predictions of several models for one sound.
 
     Args:
         models: The models.
+        weights: One per model.
         predictions: One per model.
 
     Returns:
         The prediction of the first model, with the combined probabilities.
     """
-    first = predictions[0]
-    values = [
-        in_order(torch.from_numpy(one.probabilities)[None], one.classes, first.classes)
+    tests = [
+        ClipProbabilities(["sound"], [""], one.classes, torch.from_numpy(one.probabilities)[None])
         for one in predictions
     ]
-    combined = combine(torch.stack(values), multi_label=models[0].inputs.multi_label)
-    return replace(first, probabilities=combined[0].numpy())
+    multi_label = models[0].inputs.multi_label
+    found = combine_models(tests, weights, multi_label=multi_label)
+    return replace(predictions[0], probabilities=found.values[0].numpy())
 
 
 def predict_files_together(
-    models: Sequence[Predictor], files: Sequence[Path], align: str | None = None
+    models: Sequence[Predictor],
+    weights: Sequence[float],
+    files: Sequence[Path],
+    align: str | None = None,
 ) -> tuple[list[Prediction], list[tuple[Path, str]]]:
-    """Predicts files by one model or several; see :func:`predict_files`.
+    """Predicts files by several models; see :func:`predict_files`.
 
     A file that one of the models cannot use is listed once, with the first reason.
     """
     answers = [predict_files(model, files, align) for model in models]
-    if len(models) == 1:
-        return answers[0]
     by_file = [{one.path: one for one in found} for found, _ in answers]
     reasons = {path: why for _, bad in reversed(answers) for path, why in bad}
     combined = [
-        combine_predictions(models, [found[path] for found in by_file])
+        combine_predictions(models, weights, [found[path] for found in by_file])
         for path in files
         if path not in reasons
     ]

@@ -5,29 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from spaudio.audio.class_folders import read_class_folders
-from spaudio.audio.manifest import class_names
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings
-from spaudio.inference.ensemble import check_models
+from spaudio.inference.ensemble import check_models, weights_of
 from spaudio.inference.predict import Predictor
 from spaudio.inference.predict_files import predict_files
 from spaudio.io.unpack import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
-from spaudio.report.probabilities import (
-    ClipProbabilities,
-    check_classes,
-    combine_models,
-    join_clips,
-)
+from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
 from spaudio.report.records import PROBABILITIES, REPORT
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.tables import plus_minus, score_text
+from spaudio.report.together import Splits, check_classes, choose_weights, combine_models
 
-Tests = Mapping[str, ClipProbabilities]  # by the name of the fold; "" if there is none
+# By the name of the fold, "" if there is none.
+Folds = Mapping[str, Splits]
+Weights = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,14 @@ class Evaluation:
     Args:
         rows: One per model, and one for all of them together if there are several.
         per_class: Scores of each class over all folds, of all models together.
-        probabilities: Those over all folds, of all models together.
+        probabilities: Those of the clips of all folds, of all models together.
+        notes: Where the weights of the models come from.
     """
 
     rows: list[dict[str, str]]
     per_class: list[dict[str, str]]
     probabilities: ClipProbabilities
+    notes: list[str]
 
 
 def evaluate(
@@ -72,12 +70,12 @@ def evaluate(
     if data is None:
         if base is not None:
             raise ConfigError(f"--base {base} has no effect without --data; leave it out")
-        tests, kinds = zip(*map(_recorded, models), strict=True)
+        found, kinds = zip(*map(_recorded, models), strict=True)
         if len(set(kinds)) > 1:
             raise ConfigError(
                 "some of the models give a clip one label, others several; evaluate them separately"
             )
-        return score_models(names, tests, multi_label=kinds[0]), []
+        return score_runs(names, found, multi_label=kinds[0]), []
     opened = [Predictor(one, base=None if i else base) for i, one in enumerate(models)]
     if len(opened) > 1:
         check_models(opened)
@@ -85,21 +83,23 @@ def evaluate(
     measured, bad = _measure(opened, files, labels)
     if not measured[0].clips:
         return None, bad
-    return score_models(names, [{"": one} for one in measured], multi_label=False), bad
+    weights, note = weights_of(opened)
+    tests = [[one] for one in measured]
+    return score_models(names, tests, [weights], [note], multi_label=False), bad
 
 
-def _recorded(run: Path) -> tuple[Tests, bool]:
-    """Reads the probabilities of a finished run, or of all its folds, for the test split.
+def _recorded(run: Path) -> tuple[Folds, bool]:
+    """Reads the probabilities that a finished run, or a run over all folds, has recorded.
 
     Returns:
-        The probabilities, and whether a clip may have several classes.
+        The probabilities of each split by fold, and whether a clip may have several classes.
 
     Raises:
         CheckpointError: If there is no run in the folder.
         DataError: If it holds no probabilities.
     """
     folds = {one.name.removeprefix("fold-"): one for one in sorted(run.glob("fold-*/"))}
-    tests, multi_label = {}, False
+    found, multi_label = {}, False
     for name, one in (folds or {"": run}).items():
         multi_label = Inputs.load(one).multi_label
         if not (one / PROBABILITIES).is_file():
@@ -112,8 +112,10 @@ def _recorded(run: Path) -> tuple[Tests, bool]:
                     else f"finish the run with resume={run}"
                 )
             )
-        tests[name] = ClipProbabilities.read(one / PROBABILITIES)
-    return tests, multi_label
+        found[name] = read_probabilities(one / PROBABILITIES)
+        if "test" not in found[name]:
+            raise DataError(f"{one / PROBABILITIES} has no test clip; run the recipe again")
+    return found, multi_label
 
 
 def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Path], list[str]]:
@@ -164,40 +166,72 @@ def _measure(
     return measured, [(path, reasons[path]) for path in files if path in reasons]
 
 
-def score_models(names: Sequence[str], tests: Sequence[Tests], *, multi_label: bool) -> Evaluation:
-    """Scores each model, and all of them together if there are several.
+def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool) -> Evaluation:
+    """Scores runs on the probabilities that they have recorded.
 
     Args:
-        names: Of the models.
-        tests: Their probabilities, by the name of the fold.
+        names: Of the runs.
+        runs: Their probabilities.
         multi_label: Whether a clip may have several classes.
 
     Raises:
         ConfigError: If their classes differ.
         DataError: If their folds or clips differ.
     """
-    folds = list(tests[0])
-    for name, one in zip(names, tests, strict=True):
+    folds = list(runs[0])
+    for name, one in zip(names, runs, strict=True):
         if list(one) != folds:
             said = [f"folds {some(list(each))}" if each.keys() != {""} else "no folds"
-                    for each in (tests[0], one)]  # fmt: skip
+                    for each in (runs[0], one)]  # fmt: skip
             raise DataError(
                 f"{names[0]} has {said[0]}, {name} {said[1]}; name runs of the same folds, or the "
                 "folder of one fold of each"
             )
-        check_classes(tests[0][folds[0]].classes, one[folds[0]].classes)
+        check_classes(runs[0][folds[0]]["test"].classes, one[folds[0]]["test"].classes)
+    chosen = [choose_weights([run[fold] for run in runs], multi_label=multi_label)
+              for fold in folds]  # fmt: skip
+    tests = [[run[fold]["test"] for fold in folds] for run in runs]
+    weights, notes = [given for given, _ in chosen], [note for _, note in chosen]
+    return score_models(names, tests, weights, notes, multi_label=multi_label)
+
+
+def score_models(
+    names: Sequence[str],
+    tests: Sequence[Sequence[ClipProbabilities]],
+    weights: Sequence[Sequence[float]],
+    notes: Sequence[str],
+    *,
+    multi_label: bool,
+) -> Evaluation:
+    """Scores each model, and all of them together if there are several.
+
+    Args:
+        names: Of the models.
+        tests: Their probabilities, for each fold.
+        weights: For each fold, one per model.
+        notes: For each fold, where they come from.
+        multi_label: Whether a clip may have several classes.
+
+    Raises:
+        ConfigError: If their classes differ.
+        DataError: If their clips differ.
+    """
     rows = [
-        {"model": name, **_row(list(one.values()), multi_label)}
-        for name, one in zip(names, tests, strict=True)
+        {"model": name, **_row(one, multi_label)} for name, one in zip(names, tests, strict=True)
     ]
-    together = list(tests[0].values())
+    together = list(tests[0])
     if len(tests) > 1:
         together = [
-            combine_models([one[fold] for one in tests], multi_label=multi_label) for fold in folds
+            combine_models(each, given, multi_label=multi_label)
+            for *each, given in zip(*tests, weights, strict=True)
         ]
         rows.append({"model": "together", **_row(together, multi_label)})
+        for i, row in enumerate(rows):
+            own = [given[i] for given in weights] if i < len(names) else []
+            row["weight"] = plus_minus(own, digits=2) if own else ""
     joined = join_clips(together)
-    return Evaluation(rows, _per_class(joined, multi_label), joined)
+    said = list(dict.fromkeys(notes)) if len(tests) > 1 else []
+    return Evaluation(rows, _per_class(joined, multi_label), joined, said)
 
 
 def _row(tests: Sequence[ClipProbabilities], multi_label: bool) -> dict[str, str]:
@@ -238,20 +272,11 @@ def _per_class(test: ClipProbabilities, multi_label: bool) -> list[dict[str, str
 def _score(test: ClipProbabilities, multi_label: bool) -> Scores:
     """Scores the probabilities of one model on one split."""
     function = score_multilabel if multi_label else score
-    return function(test.values, _targets(test, multi_label), test.classes)
+    return function(test.values, test.targets(multi_label=multi_label), test.classes)
 
 
 def _calibration(test: ClipProbabilities, multi_label: bool) -> float:
     """Returns the expected calibration error."""
-    return calibration_error(reliability(*confidences(test.values, _targets(test, multi_label))))
-
-
-def _targets(test: ClipProbabilities, multi_label: bool) -> Tensor:
-    """Returns the labels as numbers: (clips,), or (clips, classes) for several labels per clip."""
-    index = {name: i for i, name in enumerate(test.classes)}
-    if not multi_label:
-        return torch.tensor([index[label] for label in test.labels])
-    targets = torch.zeros(len(test.labels), len(index))
-    for row, label in enumerate(test.labels):
-        targets[row, [index[name] for name in class_names(label, multi_label=True)]] = 1
-    return targets
+    return calibration_error(
+        reliability(*confidences(test.values, test.targets(multi_label=multi_label)))
+    )

@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
+from spaudio.audio.manifest import LABEL_SEPARATOR
 from spaudio.io.csv_files import for_csv, write_rows
 from spaudio.report.calibration import source_of
 from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name
-from spaudio.report.probabilities import ClipProbabilities
+from spaudio.report.probabilities import ClipProbabilities, write_probabilities
 from spaudio.report.records import PAGE, PREDICTIONS, PROBABILITIES
 from spaudio.report.report_files import (
     ALIGNED,
@@ -35,9 +33,7 @@ def write_report(
     figures: Figures,
     scores: Scores,
     log: Sequence[dict[str, Any]],
-    clips: Sequence[Clip],
-    classes: Sequence[str],
-    probabilities: Tensor,
+    recorded: Mapping[str, ClipProbabilities],
 ) -> str:
     """Writes all files of a report; ``report.json`` last, since it marks the run as finished.
 
@@ -47,14 +43,14 @@ def write_report(
         figures: The figures of filters, already drawn, with the page.
         scores: Scores on the test split.
         log: The training log.
-        clips: Clips of the test split.
-        classes: Class names.
-        probabilities: (clips, classes) of the test split.
+        recorded: The probabilities of the test split, and of a validation split that the model was
+            not trained on.
 
     Returns:
         The main results in one line.
     """
     test, floor, metric = report["test"], report["floor"], report["metric"]
+    classes = recorded["test"].classes
     if (confusion := scores.confusion) is not None:
         figure, shown = "confusion", 1
         figures.draw(figure, lambda path: plot_confusion(confusion, classes, path))
@@ -62,9 +58,8 @@ def write_report(
         figure, shown = "per_class", min(_SHOWN, len(classes))
         figures.draw(figure, lambda path: plot_per_class(test["per_class"], path))
     figures.draw("curves", lambda path: plot_curves(log, path, metric))
-    _write_predictions(run, clips, classes, probabilities, shown)
-    paths, labels = [clip.path for clip in clips], [clip.label for clip in clips]
-    ClipProbabilities(paths, labels, classes, probabilities).write(run / PROBABILITIES)
+    _write_predictions(run, recorded["test"], shown)
+    write_probabilities(run / PROBABILITIES, recorded)
     lines = _markdown(run, report, scores.detail)
     drawn = (figure, "curves", "filters", "modulation", "frontend", "mask", "trajectory")
     write_files(run, report, lines, figures, *drawn)
@@ -74,16 +69,14 @@ def write_report(
     )
 
 
-def _write_predictions(
-    run: Path, clips: Sequence[Clip], classes: Sequence[str], probabilities: Tensor, shown: int
-) -> None:
+def _write_predictions(run: Path, test: ClipProbabilities, shown: int) -> None:
     """Writes ``predictions.csv`` with the ``shown`` most probable classes of each clip."""
     rows = []
-    for clip, row in zip(clips, probabilities, strict=True):
+    for clip, label, row in zip(test.clips, test.labels, test.values, strict=True):
         chances, best = (part[:shown] for part in row.sort(descending=True, stable=True))
-        names = LABEL_SEPARATOR.join(classes[i] for i in best.tolist())
+        names = LABEL_SEPARATOR.join(test.classes[i] for i in best.tolist())
         numbers = LABEL_SEPARATOR.join(f"{chance:.6f}" for chance in chances.tolist())
-        given = {"clip": clip.path, "true": clip.label, "predicted": names}
+        given = {"clip": clip, "true": label, "predicted": names}
         safe = {column: for_csv(text) for column, text in given.items()}
         rows.append({**safe, "probability": numbers})
     write_rows(run / PREDICTIONS, rows[0], rows)

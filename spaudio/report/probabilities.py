@@ -1,20 +1,22 @@
-"""Probabilities of all classes for labelled clips, as a CSV file and combined over models."""
+"""Probabilities of all classes for labelled clips, and their CSV file."""
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.audio.manifest import SPLITS
+from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.csv_files import csv_text, for_csv, from_csv
-from spaudio.training.temperature import class_probabilities, logits_of
+from spaudio.tokens.dataset import multi_hot
 
-_COLUMNS = ("clip", "true")  # before those of the classes
+_COLUMNS = ("split", "clip", "true")  # before those of the classes
 
 
 @dataclass(frozen=True)
@@ -33,111 +35,77 @@ class ClipProbabilities:
     classes: Sequence[str]
     values: Tensor
 
-    def write(self, path: Path) -> None:
-        """Writes them as CSV: clip, true label, and a column for each class."""
-        lines = [[*_COLUMNS, *map(for_csv, self.classes)]]
-        for clip, label, row in zip(self.clips, self.labels, self.values.tolist(), strict=True):
-            lines.append([for_csv(clip), for_csv(label), *(f"{share:.6g}" for share in row)])
-        write_atomic(path, csv_text(lines).encode())
+    def targets(self, *, multi_label: bool) -> Tensor:
+        """Returns the labels as numbers.
 
-    @classmethod
-    def read(cls, path: Path) -> "ClipProbabilities":
-        """Reads what :meth:`write` wrote.
+        Args:
+            multi_label: Whether a clip may have several classes.
 
-        Raises:
-            DataError: If the file is missing, or damaged.
+        Returns:
+            (clips,), class indices; for several labels per clip (clips, classes), 0 or 1.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")  # spreadsheets add a mark
-            header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-            names, classes = tuple(header[:2]), header[2:]
-            if names != _COLUMNS or not classes or not lines:
-                raise ValueError("columns clip, true and one per class are expected, and a clip")
-            values = torch.tensor([[float(cell) for cell in line[2:]] for line in lines])
-            if values.shape != (len(lines), len(classes)) or not values.isfinite().all():
-                raise ValueError("a clip lacks a probability")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-        except (ValueError, csv.Error) as error:
-            raise DataError(f"{path} is damaged ({error}); run the recipe again") from error
-        clips, labels = ([from_csv(line[i]) for line in lines] for i in (0, 1))
-        return cls(clips, labels, [from_csv(name) for name in classes], values)
+        index = {name: i for i, name in enumerate(self.classes)}
+        if multi_label:
+            return torch.from_numpy(np.stack([multi_hot(label, index) for label in self.labels]))
+        return torch.tensor([index[label] for label in self.labels])
+
+    def in_order(self, classes: Sequence[str]) -> Tensor:
+        """Returns the probabilities with the classes in another order."""
+        place = {name: i for i, name in enumerate(self.classes)}
+        return self.values[:, [place[name] for name in classes]]
 
 
-def combine_models(models: Sequence[ClipProbabilities], *, multi_label: bool) -> ClipProbabilities:
-    """Combines the probabilities that several models give to the same clips.
+def write_probabilities(path: Path, splits: Mapping[str, ClipProbabilities]) -> None:
+    """Writes probabilities as CSV: split, clip, label, and a column for each class.
 
     Args:
-        models: At least one; classes in any order.
-        multi_label: Each class has a probability of its own.
+        path: The file.
+        splits: By the name of the split; of one model, so with the same classes.
+    """
+    classes = next(iter(splits.values())).classes
+    lines = [[*_COLUMNS, *map(for_csv, classes)]]
+    for split, found in splits.items():
+        for clip, label, row in zip(found.clips, found.labels, found.values.tolist(), strict=True):
+            shares = (f"{share:.6g}" for share in row)
+            lines.append([split, for_csv(clip), for_csv(label), *shares])
+    write_atomic(path, csv_text(lines).encode())
 
-    Returns:
-        The combined probabilities (:func:`combine`), with the classes in the order of the first
-        model.
+
+def read_probabilities(path: Path) -> dict[str, ClipProbabilities]:
+    """Reads what :func:`write_probabilities` wrote, by split.
 
     Raises:
-        ConfigError: If classes differ.
-        DataError: If clips or their labels differ.
+        DataError: If the file cannot be read, or is damaged.
     """
-    first, *others = models
-    for other in others:
-        check_classes(first.classes, other.classes)
-        if list(other.clips) != list(first.clips):
-            different = sorted({*first.clips} ^ {*other.clips}) or ["their order"]
-            raise DataError(
-                f"the models were tested on different clips (such as {some(different)}); models of "
-                "one split can be combined: train them with the same data, seed and fold"
-            )
-        if list(other.labels) != list(first.labels):
-            raise DataError(
-                "the labels of the test clips have changed between the runs of the models; run the "
-                "earlier one again"
-            )
-    values = [in_order(one.values, one.classes, first.classes) for one in models]
-    return replace(first, values=combine(torch.stack(values), multi_label=multi_label))
-
-
-def combine(probabilities: Tensor, *, multi_label: bool) -> Tensor:
-    """Combines the probabilities of several models: averages their logits.
-
-    With one label per clip, this is the normalised geometric mean of the probabilities.
-
-    Args:
-        probabilities: (models, clips, classes).
-        multi_label: Each class has a probability of its own.
-
-    Returns:
-        (clips, classes), float32.
-    """
-    mean = logits_of(probabilities, multi_label).mean(dim=0)
-    return class_probabilities(mean, multi_label, 1.0).float()
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets add a mark
+        header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        classes, count = [from_csv(name) for name in header[3:]], len(header) - 3
+        if tuple(header[:3]) != _COLUMNS or not classes or not lines:
+            raise ValueError("expected the columns split, clip, true and one per class, and a clip")
+        values = torch.tensor([[float(cell) for cell in line[3:]] for line in lines])
+        if values.shape != (len(lines), count) or not values.isfinite().all():
+            raise ValueError("a clip lacks a probability")
+        if unknown := {line[0] for line in lines} - {*SPLITS}:
+            raise ValueError(f"{unknown.pop()!r} is not a split")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is damaged ({error}); run the recipe again") from error
+    found = {}
+    for split in SPLITS:
+        if rows := [i for i, line in enumerate(lines) if line[0] == split]:
+            clips, labels = ([from_csv(lines[i][column]) for i in rows] for column in (1, 2))
+            found[split] = ClipProbabilities(clips, labels, classes, values[rows])
+    return found
 
 
 def join_clips(parts: Sequence[ClipProbabilities]) -> ClipProbabilities:
     """Joins the clips of several splits of the same classes."""
-    first = parts[0]
+    classes = parts[0].classes
     return ClipProbabilities(
         [clip for one in parts for clip in one.clips],
         [label for one in parts for label in one.labels],
-        first.classes,
-        torch.cat([in_order(one.values, one.classes, first.classes) for one in parts]),
+        classes,
+        torch.cat([one.in_order(classes) for one in parts]),
     )
-
-
-def in_order(values: Tensor, classes: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Returns probabilities (clips, classes) with the classes in another order."""
-    place = {name: i for i, name in enumerate(classes)}
-    return values[:, [place[name] for name in wanted]]
-
-
-def check_classes(first: Sequence[str], other: Sequence[str]) -> None:
-    """Checks that two models have the same classes, in any order.
-
-    Raises:
-        ConfigError: If they do not; names some that only one has.
-    """
-    if different := sorted({*first} ^ {*other}):
-        raise ConfigError(
-            f"the models have different classes (only one has {some(different)}); combine models "
-            "of the same classes"
-        )

@@ -58,19 +58,22 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
 def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
     """Finds the temperature for logits (clips, classes), as :func:`fit_temperature` does."""
-    multi_label = labels.dim() == 2
     logits = logits.double()
-    other = 1 / (len(labels) + 1)
-    targets = labels * (1 - other) + other / 2
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        if multi_label:
-            return F.binary_cross_entropy_with_logits(scaled, targets.double()).item()
-        return F.cross_entropy(scaled, labels, label_smoothing=other).item()
+        return smoothed_loss(logits / math.exp(log_temperature), labels).item()
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean cross-entropy with one extra clip; arguments of :func:`fit_temperature`."""
+    other = 1 / (len(labels) + 1)
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels, label_smoothing=other)
+    targets = labels * (1 - other) + other / 2
+    return F.binary_cross_entropy_with_logits(logits, targets.double())
 
 
 def logits_of(probabilities: Tensor, multi_label: bool) -> Tensor:

@@ -14,7 +14,8 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.inputs import Inputs
-from spaudio.report.probabilities import combine
+from spaudio.report.probabilities import ClipProbabilities, write_probabilities
+from spaudio.report.together import combine, fit_weights
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 RATE = 8000
@@ -57,10 +58,61 @@ def test_logits_are_averaged(runs: tuple[Path, Path], sound: Path) -> None:
 def test_several_labels_have_probabilities_of_their_own() -> None:
     chances = torch.tensor([[[0.5, 0.9, 0.01]], [[0.8, 0.9, 0.99]]])
     odds = (chances / (1 - chances)).prod(dim=0).sqrt()
-    torch.testing.assert_close(combine(chances, multi_label=True), odds / (1 + odds))
-    # A probability that has been rounded to 0 or 1 does not outvote all others alone.
-    certain = combine(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]), multi_label=False)
-    assert certain.isfinite().all()
+    found = combine(chances, [0.5, 0.5], multi_label=True)
+    torch.testing.assert_close(found, odds / (1 + odds))
+    certain = combine(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]), [0.5, 0.5], multi_label=False)
+    assert certain.isfinite().all()  # also of probabilities that were rounded to 0 or 1
+
+
+def noisy(labels: torch.Tensor, scale: float, seed: int) -> ClipProbabilities:
+    """A model whose logits favour the label, with noise of standard deviation `scale`."""
+    torch.manual_seed(seed)
+    logits = 2 * torch.nn.functional.one_hot(labels, 4) + scale * torch.randn(len(labels), 4)
+    clips = [f"{i}.wav" for i in range(len(labels))]
+    return ClipProbabilities(clips, [CLASSES[i] for i in labels], CLASSES, logits.softmax(dim=1))
+
+
+def test_weights_are_those_of_the_likeliest_labels() -> None:
+    """With independent noise, logits are best weighted by 1 / variance: here by 1 and 1 / 4."""
+    labels = torch.arange(4000) % 4
+    weights = fit_weights([noisy(labels, 1.5, 1), noisy(labels, 3, 2)], multi_label=False)
+    assert weights[0] / weights[1] == pytest.approx(4, rel=0.15)
+    assert weights[0] == pytest.approx(2 / 1.5**2, rel=0.15)  # which also calibrates them
+    useless = noisy(labels[torch.randperm(4000)], 1, 3)
+    _, weight = fit_weights(
+        [noisy(labels, 1.5, 1), ClipProbabilities(useless.clips, [CLASSES[i] for i in labels],
+                                                  CLASSES, useless.values)], multi_label=False,
+    )  # fmt: skip
+    assert weight == pytest.approx(0, abs=0.1)
+
+
+def test_weights_come_from_the_validation_clips_of_the_runs(
+    runs: tuple[Path, Path], sound: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    labels = torch.arange(400) % 4
+    for run, folder, scale in zip(runs, folders, (1.5, 3.0), strict=True):
+        shutil.copytree(run, folder)
+        valid = noisy(labels, scale, int(scale))
+        write_probabilities(folder / "probabilities.csv", {"valid": valid, "test": valid})
+    both = spaudio.Ensemble([spaudio.load(folder) for folder in folders])
+    assert both.source == "weights were fitted on 400 validation clips"
+    assert both.weights[0] > 2 * both.weights[1] > 0
+    each = torch.stack([torch.from_numpy(m.predict(sound).probabilities) for m in both.models])
+    expected = combine(each[:, None], both.weights, multi_label=False)[0]
+    np.testing.assert_allclose(both.predict(sound).probabilities, expected, atol=1e-6)
+    equal = spaudio.Ensemble(both.models, weights=[0.5, 0.5])
+    np.testing.assert_allclose(
+        equal.predict(sound).probabilities, geometric_mean(*each.numpy()), rtol=1e-4
+    )
+    with pytest.raises(ConfigError, match="expected 2 numbers that are not negative"):
+        spaudio.Ensemble(both.models, weights=[0.5, -0.5])
+    # Clips that a model was trained on, or that only one has seen, say nothing.
+    for splits in ({"test": valid}, {"valid": noisy(labels[1:], 1, 1), "test": valid}):
+        write_probabilities(folders[1] / "probabilities.csv", splits)
+        found = spaudio.Ensemble(both.models)
+        assert found.weights == [0.5, 0.5]
+        assert found.source.startswith("all models have the same weight: ")
 
 
 def test_classes_are_matched_by_name(runs: tuple[Path, Path], sound: Path, tmp_path: Path) -> None:
@@ -103,6 +155,7 @@ def test_predict_with_another_model(
     main(["predict", str(runs[0]), *files, "--with", str(runs[1]), *form])
     out, err = capsys.readouterr()
     assert err.count("b.wav") == 1
+    assert "together with weights 0.50, 0.50; all models have the same weight: a model" in err
     [one] = json.loads(out)["predictions"]
     found = {each["class"]: each["probability"] for each in one["classes"]}
     expected = spaudio.Ensemble([spaudio.load(run) for run in runs]).predict(sound)

@@ -14,7 +14,12 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import DataError
 from spaudio.experiment.inputs import Inputs
-from spaudio.report.probabilities import ClipProbabilities, combine
+from spaudio.report.probabilities import (
+    ClipProbabilities,
+    read_probabilities,
+    write_probabilities,
+)
+from spaudio.report.together import choose_weights, combine
 from tests import RECIPES
 from tests.fixtures.own_sounds import RECORDINGS, WORDS
 
@@ -39,10 +44,12 @@ def other(own_run: Path, tmp_path: Path) -> Path:
     """A run on the same data, whose probabilities are others."""
     folder = tmp_path / "other"
     shutil.copytree(own_run, folder)
-    before = ClipProbabilities.read(folder / "probabilities.csv")
     torch.manual_seed(1)
-    values = (before.values.log() + torch.randn(before.values.shape)).softmax(dim=1)
-    replace(before, values=values).write(folder / "probabilities.csv")
+    splits = {
+        name: replace(one, values=(one.values.log() + torch.randn(one.values.shape)).softmax(dim=1))
+        for name, one in read_probabilities(folder / "probabilities.csv").items()
+    }
+    write_probabilities(folder / "probabilities.csv", splits)
     return folder
 
 
@@ -65,13 +72,19 @@ def test_the_test_split_has_the_scores_of_the_report(own_run: Path, evaluate: Ev
 
 
 def test_models_together(own_run: Path, other: Path, evaluate: Evaluate, tmp_path: Path) -> None:
-    tests = [ClipProbabilities.read(run / "probabilities.csv") for run in (own_run, other)]
-    mean = combine(torch.stack([one.values for one in tests]), multi_label=False)
+    runs = [read_probabilities(run / "probabilities.csv") for run in (own_run, other)]
+    assert len(runs[0]["valid"].clips) == len(runs[0]["test"].clips) == 12
+    assert not {*runs[0]["valid"].clips} & {*runs[0]["test"].clips}
+    weights, _ = choose_weights(runs, multi_label=False)
+    tests = [run["test"] for run in runs]
+    mean = combine(torch.stack([one.values for one in tests]), weights, multi_label=False)
     right = [tests[0].classes[i] for i in mean.argmax(dim=1).tolist()]
     accuracy = sum(a == b for a, b in zip(right, tests[0].labels, strict=True)) / 12
-    out, _ = evaluate(own_run, other, "--output", tmp_path / "both.csv")
+    out, err = evaluate(own_run, other, "--output", tmp_path / "both.csv")
     assert cells(out, "together")[0] == f"{accuracy:.3f}"
-    found = ClipProbabilities.read(tmp_path / "both.csv")
+    assert cells(out, str(own_run))[-1] == f"{weights[0]:.2f}"
+    assert "weights were fitted on 12 validation clips" in err
+    found = read_probabilities(tmp_path / "both.csv")["test"]
     torch.testing.assert_close(found.values, mean, rtol=1e-4, atol=1e-6)
     assert found.labels == tests[0].labels
 
@@ -85,7 +98,7 @@ def test_folds_are_averaged(own_run: Path, other: Path, evaluate: Evaluate, tmp_
     mean = sum(accuracies) / 2
     found = cells(out, str(tmp_path / "a"))
     assert found[0].startswith(f"{mean:.3f} ± ")
-    assert found[-1] == "24 in 2 folds"
+    assert found[-2] == "24 in 2 folds"
     assert cells(out, "together")[0].endswith("± 0.000")  # the same two models in both folds
     with pytest.raises(SystemExit, match=r"/a has folds 1, 2, .*own no folds; name runs of the"):
         evaluate(tmp_path / "a", own_run)
@@ -130,14 +143,19 @@ def test_what_would_be_no_test_is_refused(
     monkeypatch.chdir(own_run.parents[2])
     with pytest.raises(SystemExit, match="was trained on clips of this folder"):
         evaluate(own_run, "--data", "sounds")
-    before = ClipProbabilities.read(other / "probabilities.csv")
-    replace(before, clips=["other.wav", *before.clips[1:]]).write(other / "probabilities.csv")
+    file = other / "probabilities.csv"
+    before = read_probabilities(file)["test"]
+    moved = replace(before, clips=["other.wav", *before.clips[1:]])
+    write_probabilities(file, {"test": moved})
     with pytest.raises(SystemExit, match=r"tested on different clips \(such as .*other.wav"):
         evaluate(own_run, other)
-    replace(before, labels=before.labels[::-1]).write(other / "probabilities.csv")
+    write_probabilities(file, {"test": replace(before, labels=before.labels[::-1])})
     with pytest.raises(SystemExit, match="labels of the test clips have changed"):
         evaluate(own_run, other)
-    (other / "probabilities.csv").unlink()
+    write_probabilities(file, {"valid": before})
+    with pytest.raises(SystemExit, match="has no test clip; run the recipe again"):
+        evaluate(other)
+    file.unlink()
     with pytest.raises(SystemExit, match=r"holds no probabilities.csv: it is a saved model, or"):
         evaluate(other)
     (other / "report.json").unlink()
@@ -154,14 +172,16 @@ def test_names_of_any_kind_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     odd = ["=sum(a)", '\'quoted, and "double"', "line\nbreak"]
     values = torch.tensor([[0.25, 0.75, 1e-12], [1.0, 0.0, 0.0]])
-    ClipProbabilities(odd[:2], odd[1:], odd, values).write(file)
-    found = ClipProbabilities.read(file)
+    write_probabilities(file, {"valid": ClipProbabilities(odd[:2], odd[1:], odd, values)})
+    [(split, found)] = read_probabilities(file).items()
+    assert split == "valid"
     assert [*found.clips, *found.labels, *found.classes] == [*odd[:2], *odd[1:], *odd]
     assert torch.equal(found.values, values)
     with file.open(newline="") as text:
         lines = list(csv.reader(text))
-    for damaged in (lines[:1], [lines[0], lines[1][:-1]], [lines[0], [*lines[1][:-1], "nan"]]):
+    first = lines[1]
+    for line in ([], first[:-1], [*first[:-1], "nan"], ["tset", *first[1:]]):
         with file.open("w", newline="") as text:
-            csv.writer(text).writerows(damaged)
+            csv.writer(text).writerows([lines[0], *([line] if line else [])])
         with pytest.raises(DataError, match=r"p\.csv is damaged .*run the recipe again"):
-            ClipProbabilities.read(file)
+            read_probabilities(file)

@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from spaudio.audio.manifest import Clip
 from spaudio.io.csv_files import for_csv
 from spaudio.report.classification_report import write_report
 from spaudio.report.escape import for_figure, for_markdown, printable
@@ -20,6 +19,7 @@ from spaudio.report.figures import drawing
 from spaudio.report.figures.drawing import save_figure
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import BARS, plot_confusion, plot_per_class
+from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.scores import score
 from spaudio.report.tables import show_rows
 
@@ -39,8 +39,8 @@ def test_text_is_escaped_for_where_it_goes() -> None:
 
 
 def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
-    clips = [Clip(f"={i}.wav", name, "test", "g", 1.0, 8000) for i, name in enumerate(ODD)]
     chances = torch.eye(len(ODD))
+    test = ClipProbabilities([f"={i}.wav" for i in range(len(ODD))], ODD, ODD, chances)
     scores = score(chances, torch.arange(len(ODD)), ODD)
     report: dict[str, Any] = {
         "metric": scores.metric, "test": scores.values,
@@ -55,8 +55,8 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         write_report(
-            tmp_path, report, figures=Figures(tmp_path), scores=scores, log=log, clips=clips,
-            classes=ODD, probabilities=chances,
+            tmp_path, report, figures=Figures(tmp_path), scores=scores, log=log,
+            recorded={"test": test},
         )  # fmt: skip
     assert not caught
     assert imread(tmp_path / "confusion.png").std() > 0
@@ -66,6 +66,7 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["true"] for row in rows] == [for_csv(name) for name in ODD]
+    assert read_probabilities(tmp_path / "probabilities.csv")["test"].classes == list(ODD)
     assert set(json.loads((tmp_path / "report.json").read_text())["test"]["per_class"]) == set(ODD)
 
 

@@ -46,6 +46,7 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
 from spaudio.report.page.run_page import RunResults, write_run_page
+from spaudio.report.probabilities import ClipProbabilities
 from spaudio.report.records import PAGE
 from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.dataset import collate
@@ -272,10 +273,24 @@ class ClassificationTask(Task):
             figures=figures,
             scores=scores,
             log=log,
-            clips=data.test.clips,
-            classes=data.classes,
-            probabilities=probabilities,
+            recorded=self._recorded(measured, temperature),
         )
+
+    def _recorded(
+        self, measured: Mapping[str, Any], temperature: float
+    ) -> dict[str, ClipProbabilities]:
+        """Returns the probabilities of the test split, and of validation clips held out."""
+        data = self.data
+        splits = {"test": data.test} | ({"valid": data.valid} if self.select else {})
+        return {
+            split: ClipProbabilities(
+                [clip.path for clip in clips.clips],
+                [clip.label for clip in clips.clips],
+                data.classes,
+                tempered(measured[split].probabilities, temperature, data.multi_label),
+            )
+            for split, clips in splits.items()
+        }
 
     def _fit_temperature(self, valid: Any) -> tuple[float, str, str]:
         """Returns the temperature of the probabilities, where it comes from, and a caveat or "".
