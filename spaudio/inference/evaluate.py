@@ -77,13 +77,14 @@ def evaluate(
             )
         return score_runs(names, found, multi_label=kinds[0]), []
     opened = [Predictor(one, base=None if i else base) for i, one in enumerate(models)]
+    weights, note = [1.0], ""
     if len(opened) > 1:
         check_models(opened)
+        weights, note = weights_of(opened)
     files, labels = _labelled_files(data, opened)
     measured, bad = _measure(opened, files, labels)
     if not measured[0].clips:
         return None, bad
-    weights, note = weights_of(opened)
     tests = [[one] for one in measured]
     return score_models(names, tests, [weights], [note], multi_label=False), bad
 
@@ -126,6 +127,8 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
                 f"--data {folder}: {model.run} gives a clip several labels, which folders cannot "
                 "name; leave the option out to get the scores of its test split"
             )
+    if not folder.is_dir():
+        raise DataError(f"--data {folder}: no such folder")
     found, split_given, _ = read_class_folders(folder)
     for model in models if not split_given else ():
         source = getattr(read_run_settings(model.run), "source", None)

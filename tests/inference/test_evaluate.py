@@ -141,6 +141,8 @@ def test_what_would_be_no_test_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(own_run.parents[2])
+    with pytest.raises(SystemExit, match="--data sound: no such folder"):
+        evaluate(own_run, "--data", "sound")
     with pytest.raises(SystemExit, match="was trained on clips of this folder"):
         evaluate(own_run, "--data", "sounds")
     file = other / "probabilities.csv"
