@@ -29,6 +29,11 @@ STUDY: dict[str, Rows] = {
             "earlier-stemless-default-longer-10",
             "earlier-stemless-default",
         ),
+        (
+            "no filter, 10 % more steps, today's augmentation",
+            "stemless-default-longer-10",
+            "stemless-default",
+        ),
     ),
     "Without the stem (1,500 steps)": (
         ("depthwise filter", "stemless-depthwise", "stemless"),

@@ -87,8 +87,8 @@ def choose_weights(models: Sequence[Splits], *, multi_label: bool) -> tuple[list
     valid = [one["valid"] for one in models if "valid" in one]
     if len(valid) < len(models):
         why = "a model has no probabilities of validation clips that it was not trained on"
-    elif any(list(one.clips) != list(valid[0].clips) for one in valid):
-        why = "the models were validated on different clips"
+    elif any((one.clips, one.labels) != (valid[0].clips, valid[0].labels) for one in valid):
+        why = "the models were validated on different clips or labels"
     else:
         count = f"{len(valid[0].clips):,} validation clips"
         return fit_weights(valid, multi_label=multi_label), f"weights were fitted on {count}"
