@@ -23,16 +23,16 @@ STUDY: dict[str, Rows] = {
             "stemless-default-depthwise",
             "stemless-default",
         ),
+        (
+            "10 % more steps, today's augmentation",
+            "stemless-default-longer-10",
+            "stemless-default",
+        ),
         ("depthwise filter", "earlier-stemless-default-depthwise", "earlier-stemless-default"),
         (
             "no filter, 10 % more steps",
             "earlier-stemless-default-longer-10",
             "earlier-stemless-default",
-        ),
-        (
-            "no filter, 10 % more steps, today's augmentation",
-            "stemless-default-longer-10",
-            "stemless-default",
         ),
     ),
     "Without the stem (1,500 steps)": (
