@@ -28,7 +28,12 @@ def _predict(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.others, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
-    from spaudio.inference.ensemble import check_models, predict_files_together, weights_of
+    from spaudio.inference.ensemble import (
+        check_models,
+        decide_together,
+        predict_by_each,
+        weights_of,
+    )
     from spaudio.inference.predict import Predictor
     from spaudio.inference.predict_files import predict_files
     from spaudio.inference.saved import fetch
@@ -41,8 +46,10 @@ def _predict(chosen: argparse.Namespace) -> None:
     if chosen.others:
         check_models(models)
         weights, source = weights_of(models)
-        tell_weights(weights, source)
-        predictions, bad = predict_files_together(models, weights, files, chosen.align)
+        shown = ", ".join(f"{weight:.2f}" for weight in weights)
+        sys.stderr.write(f"together with weights {shown}; {source}\n")
+        answers, bad = predict_by_each(models, files, chosen.align)
+        predictions = decide_together(models, weights, answers)
     else:
         predictions, bad = predict_files(predictor, files, chosen.align)
     bad = bad_folders + bad
@@ -79,7 +86,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     sys.stderr.writelines(f"{printable(note)}\n" for note in found.notes)
     show_rows(found.rows, "Test split" if chosen.data is None else str(chosen.data))
     if chosen.per_class:
-        show_rows(found.per_class, "By class" + (", together" if len(models) > 1 else ""))
+        show_rows(found.per_class(), "By class" + (", together" if len(models) > 1 else ""))
     if chosen.output is not None:
         write_probabilities(chosen.output, {"test": found.probabilities})
     tell_bad(bad, skip=chosen.skip_bad, some=True)
@@ -223,12 +230,6 @@ def tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None
         sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
     if bad and not (skip and some):
         sys.exit(1)
-
-
-def tell_weights(weights: Sequence[float], source: str) -> None:
-    """Says with which weights several models decide together."""
-    shown = ", ".join(f"{weight:.2f}" for weight in weights)
-    sys.stderr.write(f"together with weights {shown}; {source}\n")
 
 
 def tell_no_rest(inputs: "Inputs", remedy: str) -> None:

@@ -77,13 +77,10 @@ class Ensemble:
         """Classifies a sound, or several; arguments and errors of `AudioModel.predict`."""
         if isinstance(audio, list | tuple):
             found = [model.predict(audio, sample_rate, align=align) for model in self.models]
-            return [self._combine(each) for each in zip(*found, strict=True)]
+            return decide_together(self.models, self.weights, found)
         if align:
             raise ConfigError("align=True takes a list of sounds; got a single one")
-        return self._combine([model.predict(audio, sample_rate) for model in self.models])
-
-    def _combine(self, predictions: Sequence[Prediction]) -> Prediction:
-        return combine_predictions(self.models, self.weights, predictions)
+        return self.predict([audio], sample_rate)[0]
 
 
 def check_models(models: Sequence[Predictor]) -> None:
@@ -120,44 +117,48 @@ def weights_of(models: Sequence[Predictor]) -> tuple[list[float], str]:
     return choose_weights(recorded, multi_label=models[0].inputs.multi_label)
 
 
-def combine_predictions(
-    models: Sequence[Predictor], weights: Sequence[float], predictions: Sequence[Prediction]
-) -> Prediction:
-    """Combines the predictions of several models for one sound.
+def predict_by_each(
+    models: Sequence[Predictor], files: Sequence[Path], align: str | None = None
+) -> tuple[list[list[Prediction]], list[tuple[Path, str]]]:
+    """Predicts files by each of several models; see :func:`predict_files`.
+
+    Returns:
+        The predictions of each model for the files that all of them can use; and the others, each
+        once, with the first reason.
+    """
+    answers = [predict_files(model, files, align) for model in models]
+    reasons = {path: why for _, bad in reversed(answers) for path, why in bad}
+    used = [[one for one in found if one.path not in reasons] for found, _ in answers]
+    return used, [(path, reasons[path]) for path in files if path in reasons]
+
+
+def decide_together(
+    models: Sequence[Predictor],
+    weights: Sequence[float],
+    predictions: Sequence[Sequence[Prediction]],
+) -> list[Prediction]:
+    """Combines the predictions of several models for the same sounds.
 
     Args:
         models: The models.
         weights: One per model.
-        predictions: One per model.
+        predictions: Those of each model.
 
     Returns:
-        The prediction of the first model, with the combined probabilities.
+        The predictions of the first model, with the combined probabilities.
     """
-    tests = [
-        ClipProbabilities(["sound"], [""], one.classes, torch.from_numpy(one.probabilities)[None])
-        for one in predictions
-    ]
-    multi_label = models[0].inputs.multi_label
-    found = combine_models(tests, weights, multi_label=multi_label)
-    return replace(predictions[0], probabilities=found.values[0].numpy())
+    first = predictions[0]
+    if not first:
+        return []
+    labels = [""] * len(first)
+    given = [as_clips(each, labels) for each in predictions]
+    found = combine_models(given, weights, multi_label=models[0].inputs.multi_label)
+    rows = zip(first, found.values, strict=True)
+    return [replace(one, probabilities=row.numpy()) for one, row in rows]
 
 
-def predict_files_together(
-    models: Sequence[Predictor],
-    weights: Sequence[float],
-    files: Sequence[Path],
-    align: str | None = None,
-) -> tuple[list[Prediction], list[tuple[Path, str]]]:
-    """Predicts files by several models; see :func:`predict_files`.
-
-    A file that one of the models cannot use is listed once, with the first reason.
-    """
-    answers = [predict_files(model, files, align) for model in models]
-    by_file = [{one.path: one for one in found} for found, _ in answers]
-    reasons = {path: why for _, bad in reversed(answers) for path, why in bad}
-    combined = [
-        combine_predictions(models, weights, [found[path] for found in by_file])
-        for path in files
-        if path not in reasons
-    ]
-    return combined, [(path, reasons[path]) for path in files if path in reasons]
+def as_clips(predictions: Sequence[Prediction], labels: Sequence[str]) -> ClipProbabilities:
+    """Returns the predictions of a model for at least one labelled sound."""
+    values = torch.stack([torch.from_numpy(one.probabilities) for one in predictions])
+    paths = [str(one.path) for one in predictions]
+    return ClipProbabilities(paths, labels, predictions[0].classes, values)

@@ -4,22 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from spaudio.audio.class_folders import read_class_folders
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings
-from spaudio.inference.ensemble import check_models, weights_of
+from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
 from spaudio.inference.predict import Predictor
-from spaudio.inference.predict_files import predict_files
 from spaudio.io.unpack import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
 from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
 from spaudio.report.records import PROBABILITIES, REPORT
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.tables import plus_minus, score_text
-from spaudio.report.together import Splits, check_classes, choose_weights, combine_models
+from spaudio.report.together import Splits, choose_weights, combine_models
 
 # By the name of the fold, "" if there is none.
 Folds = Mapping[str, Splits]
@@ -32,15 +29,32 @@ class Evaluation:
 
     Args:
         rows: One per model, and one for all of them together if there are several.
-        per_class: Scores of each class over all folds, of all models together.
         probabilities: Those of the clips of all folds, of all models together.
+        multi_label: Whether a clip may have several classes.
         notes: Where the weights of the models come from.
     """
 
     rows: list[dict[str, str]]
-    per_class: list[dict[str, str]]
     probabilities: ClipProbabilities
+    multi_label: bool
     notes: list[str]
+
+    def per_class(self) -> list[dict[str, str]]:
+        """Returns the scores of each class over all folds, of all models together."""
+        titles = (
+            {"ap": "average precision", "auc": "AUC"}
+            if self.multi_label
+            else {"precision": "precision", "recall": "recall", "f1": "F1"}
+        )
+        scores = _score(self.probabilities, self.multi_label).values["per_class"]
+        return [
+            {
+                "class": name,
+                **{title: score_text(found[key]) for key, title in titles.items()},
+                "clips": f"{int(found['support']):,}",
+            }
+            for name, found in scores.items()
+        ]
 
 
 def evaluate(
@@ -82,10 +96,12 @@ def evaluate(
         check_models(opened)
         weights, note = weights_of(opened)
     files, labels = _labelled_files(data, opened)
-    measured, bad = _measure(opened, files, labels)
-    if not measured[0].clips:
+    answers, bad = predict_by_each(opened, files)
+    if not answers[0]:
         return None, bad
-    tests = [[one] for one in measured]
+    label_of = dict(zip(files, labels, strict=True))
+    used = [label_of[one.path] for one in answers[0]]
+    tests = [[as_clips(predictions, used)] for predictions in answers]
     return score_models(names, tests, [weights], [note], multi_label=False), bad
 
 
@@ -147,28 +163,6 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     return [folder / clip.path for clip in clips], [clip.label for clip in clips]
 
 
-def _measure(
-    models: Sequence[Predictor], files: Sequence[Path], labels: Sequence[str]
-) -> tuple[list[ClipProbabilities], list[tuple[Path, str]]]:
-    """Classifies labelled files.
-
-    Returns:
-        The probabilities of each model for the files that all of them can use; and the others, each
-        with a reason.
-    """
-    answers = [predict_files(model, files) for model in models]
-    reasons = {path: why for _, bad in reversed(answers) for path, why in bad}
-    used = [(path, label) for path, label in zip(files, labels, strict=True) if path not in reasons]
-    measured = []
-    for model, (predictions, _) in zip(models, answers, strict=True):
-        found = {one.path: torch.from_numpy(one.probabilities) for one in predictions}
-        classes = model.inputs.classes
-        values = torch.stack([torch.zeros(len(classes)), *(found[path] for path, _ in used)])[1:]
-        clips, given = [str(path) for path, _ in used], [label for _, label in used]
-        measured.append(ClipProbabilities(clips, given, classes, values))
-    return measured, [(path, reasons[path]) for path in files if path in reasons]
-
-
 def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool) -> Evaluation:
     """Scores runs on the probabilities that they have recorded.
 
@@ -190,7 +184,6 @@ def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool
                 f"{names[0]} has {said[0]}, {name} {said[1]}; name runs of the same folds, or the "
                 "folder of one fold of each"
             )
-        check_classes(runs[0][folds[0]]["test"].classes, one[folds[0]]["test"].classes)
     chosen = [choose_weights([run[fold] for run in runs], multi_label=multi_label)
               for fold in folds]  # fmt: skip
     tests = [[run[fold]["test"] for fold in folds] for run in runs]
@@ -232,9 +225,8 @@ def score_models(
         for i, row in enumerate(rows):
             own = [given[i] for given in weights] if i < len(names) else []
             row["weight"] = plus_minus(own, digits=2) if own else ""
-    joined = join_clips(together)
     said = list(dict.fromkeys(notes)) if len(tests) > 1 else []
-    return Evaluation(rows, _per_class(joined, multi_label), joined, said)
+    return Evaluation(rows, join_clips(together), multi_label, said)
 
 
 def _row(tests: Sequence[ClipProbabilities], multi_label: bool) -> dict[str, str]:
@@ -253,23 +245,6 @@ def _row(tests: Sequence[ClipProbabilities], multi_label: bool) -> dict[str, str
     )
     clips = sum(len(one.clips) for one in tests)
     return {**row, "clips": f"{clips:,}" + (f" in {len(tests)} folds" if len(tests) > 1 else "")}
-
-
-def _per_class(test: ClipProbabilities, multi_label: bool) -> list[dict[str, str]]:
-    """Returns the scores of each class."""
-    titles = (
-        {"ap": "average precision", "auc": "AUC"}
-        if multi_label
-        else {"precision": "precision", "recall": "recall", "f1": "F1"}
-    )
-    return [
-        {
-            "class": name,
-            **{title: score_text(found[key]) for key, title in titles.items()},
-            "clips": f"{int(found['support']):,}",
-        }
-        for name, found in _score(test, multi_label).values["per_class"].items()
-    ]
 
 
 def _score(test: ClipProbabilities, multi_label: bool) -> Scores:

@@ -83,7 +83,12 @@ def choose_weights(models: Sequence[Splits], *, multi_label: bool) -> tuple[list
 
     Returns:
         One weight per model, and where they come from, as a sentence.
+
+    Raises:
+        ConfigError: If classes differ.
     """
+    if len(models) == 1:
+        return [1.0], "there is one model"
     valid = [one["valid"] for one in models if "valid" in one]
     if len(valid) < len(models):
         why = "a model has no probabilities of validation clips that it was not trained on"
@@ -99,8 +104,13 @@ def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> li
     """Finds the weights, from 0 to 10, with the lowest cross-entropy on the same clips.
 
     One extra clip is assumed, as for the temperature (`spaudio.training.temperature`).
+
+    Raises:
+        ConfigError: If classes differ.
     """
     classes, targets = models[0].classes, models[0].targets(multi_label=multi_label)
+    for one in models:
+        check_classes(classes, one.classes)
     values = torch.stack([one.in_order(classes) for one in models])
     logits = logits_of(values, multi_label)
 

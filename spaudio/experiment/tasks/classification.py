@@ -226,7 +226,8 @@ class ClassificationTask(Task):
         temperature, source, caveat = self._fit_temperature(measured["valid"])
         alignment = None if data.multi_label else self._fit_alignment(after)
         replace(self._inputs(), temperature=temperature, alignment=alignment).save(run)
-        probabilities = tempered(test.probabilities, temperature, data.multi_label)
+        recorded = self._recorded(measured, temperature)
+        probabilities = recorded["test"].values
         found = measure_calibration(test.probabilities, probabilities, test.labels, temperature)
         facts["calibration"] = found | {"source": source, "caveat": caveat}
         # Recordings of the background are groups of one class.
@@ -273,7 +274,7 @@ class ClassificationTask(Task):
             figures=figures,
             scores=scores,
             log=log,
-            recorded=self._recorded(measured, temperature),
+            recorded=recorded,
         )
 
     def _recorded(
