@@ -201,7 +201,8 @@ class StateStream(Stream):
     of that length, a second one begins; it takes over when the first one is full. So memory is
     constant, and after the first half window every prediction covers at least half a window. At the
     end of a sound of at most ``window`` seconds, the prediction equals that of
-    :meth:`Predictor.probabilities`, up to rounding.
+    :meth:`Predictor.probabilities`, up to rounding and the DC offset. That is the mean of the
+    sound so far.
 
     The encoder runs incrementally, with cached keys, values and filter state. Front-end and stem
     look a few frames ahead; they compute the new tokens from samples that reach as far as they
@@ -246,27 +247,26 @@ class StateStream(Stream):
         """See :class:`Stream`."""
         step = self.config.token_samples
         margin = math.ceil(self._behind / step)  # tokens
-        kept, first, done = np.zeros(0, np.float32), 0, 0  # `kept` begins at token `first`
+        kept, count, done = _Kept(step), 0, 0
         contexts: list[_Context] = []
-        count = 0
         for piece in resample_stream(blocks, rate, self.config.sample_rate):
-            kept, count = np.concatenate([kept, piece]), count + len(piece)
+            kept.add(piece)
+            count += len(piece)
             while (done + self._hop - 1) * step + self._ahead <= count:
-                yield self._answer(contexts, kept, first, done, self._hop)
+                yield self._answer(contexts, kept, done, self._hop)
                 done += self._hop
-                oldest = max(0, done - margin)
-                kept, first = kept[(oldest - first) * step :], oldest
+                kept.drop(done - margin)
         left = count // step + 1 - done if count else 0
         for start in range(done, done + left, self._hop):
             size = min(self._hop, done + left - start)
-            heard = self._answer(contexts, kept, first, start, size)
+            heard = self._answer(contexts, kept, start, size)
             yield replace(heard, end=min(heard.end, count / self.config.sample_rate))
 
     @torch.inference_mode()
-    def _tokens(self, samples: Waveform, start: int, size: int) -> Tensor:
+    def _tokens(self, samples: Waveform, offset: float | None, start: int, size: int) -> Tensor:
         """Returns the tokens (1, size, dim) from ``start`` on, as the encoder takes them."""
         model, device = self.model, self.predictor.device
-        found = torch.from_numpy(self.predictor.tokens(samples))[None].to(device)
+        found = torch.from_numpy(self.predictor.tokens(samples, offset))[None].to(device)
         padding = torch.zeros(found.shape[:2], dtype=torch.bool, device=device)
         if model.front_end is not None:
             found = model.front_end(found, padding)
@@ -276,20 +276,17 @@ class StateStream(Stream):
         return projected
 
     @torch.inference_mode()
-    def _answer(
-        self, contexts: "list[_Context]", kept: Waveform, first: int, start: int, size: int
-    ) -> Heard:
-        """Advances every context by ``size`` tokens from ``start`` on; the oldest one predicts.
-
-        ``kept`` are the samples from token ``first`` on.
-        """
-        step = self.config.token_samples
+    def _answer(self, contexts: "list[_Context]", kept: "_Kept", start: int, size: int) -> Heard:
+        """Advances every context by ``size`` tokens from ``start`` on; the oldest one predicts."""
+        step, at = self.config.token_samples, start - kept.first
         # Without later samples, on which no result depends.
-        needed = kept[: (start - first + size - 1) * step + self._ahead]
-        new = self._tokens(needed, start - first, size)
-        samples = kept[(start - first) * step : (start - first + size) * step]
+        needed = kept.samples[: (at + size - 1) * step + self._ahead]
+        new = self._tokens(needed, kept.mean(len(needed)), at, size)
+        samples = kept.samples[at * step : (at + size) * step]
         coming = contexts[-1].start + self._half if contexts else start
-        contexts += [_Context(self.model, at) for at in range(coming, start + size, self._half)]
+        contexts += [
+            _Context(self.model, begin) for begin in range(coming, start + size, self._half)
+        ]
         while start + size - contexts[0].start > self._longest:
             del contexts[0]
         for context in contexts:
@@ -305,6 +302,32 @@ class StateStream(Stream):
             shares = class_probabilities(logits, inputs.multi_label, inputs.temperature)
             found = finite(shares[0].cpu().numpy())
         return Heard(oldest.start * seconds, end, found, inputs.classes)
+
+
+class _Kept:
+    """The samples from token ``first`` on, and the mean of all samples of the sound so far.
+
+    Args:
+        step: Samples per token.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.samples, self.first = np.zeros(0, np.float32), 0
+        self._step, self._dropped = step, 0.0  # the sum of the samples before `first`
+
+    def add(self, piece: Waveform) -> None:
+        self.samples = np.concatenate([self.samples, piece])
+
+    def drop(self, token: int) -> None:
+        """Drops the samples before a token; a negative one drops none."""
+        count = max(0, token - self.first) * self._step
+        self._dropped += float(self.samples[:count].sum(dtype=np.float64))
+        self.samples, self.first = self.samples[count:], max(self.first, token)
+
+    def mean(self, count: int) -> float:
+        """Returns the mean of the sound up to the first ``count`` samples that are kept."""
+        kept = float(self.samples[:count].sum(dtype=np.float64))
+        return (self._dropped + kept) / max(1, self.first * self._step + count)
 
 
 class _Context:

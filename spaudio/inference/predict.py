@@ -270,10 +270,13 @@ class Predictor:
         batch = collate([Example(one, 0, 0) for one in tokens])
         return batch.tokens.to(self.device), batch.padding_mask.to(self.device)
 
-    def tokens(self, waveform: Waveform) -> Frames:
-        """Turns a waveform (samples,) into tokens (tokens, features), as in the run."""
+    def tokens(self, waveform: Waveform, offset: float | None = None) -> Frames:
+        """Turns a waveform (samples,) into tokens (tokens, features), as in the run.
+
+        For ``offset`` see :meth:`spaudio.tokens.front_end.FrontEnd.extract`.
+        """
         front_end = self.front_end
-        return front_end.tokens(front_end.restore(front_end.extract(waveform)))
+        return front_end.tokens(front_end.restore(front_end.extract(waveform, offset)))
 
 
 def _check_base(run: Path, settings: Settings, base: str | None) -> None:

@@ -72,8 +72,14 @@ class FrontEnd(nn.Module):
         """
         return ~padding
 
-    def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
+    def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[Any]:
         """Returns the frames (frames, width) of a waveform (samples,), in the type to be cached.
+
+        Args:
+            waveform: The waveform of a clip.
+            offset: DC offset to be subtracted from all samples; None is the mean of the waveform.
+                Many recorders add one. It is inaudible, but would lift the lowest bands.
+                Pretrained encoders, which have their own features, do not read it.
 
         Raises:
             AudioError: If they could not be kept in this type.
@@ -119,7 +125,9 @@ class FrontEnd(nn.Module):
         samples = waveform.shape[1]
         # One more token than needed: torch.export would treat a length that can be 1 as constant.
         tokens = samples // token + 2
-        waveform = waveform.masked_fill(_beyond(samples, lengths), 0)
+        beyond = _beyond(samples, lengths)
+        offset = waveform.masked_fill(beyond, 0).sum(dim=1) / lengths.clamp(min=1)
+        waveform = (waveform - offset.unsqueeze(1)).masked_fill(beyond, 0)
         frames = self._frames(waveform, tokens * stack)
         count = lengths // hop + 1
         padding = _beyond(tokens * stack, count).unsqueeze(-1)
@@ -167,7 +175,7 @@ class SpectrogramFrontEnd(FrontEnd):
         c = self.config
         return {"rate": c.sample_rate, "window": c.window, "hop": c.hop, "f_min": c.f_min,
                 "f_max": c.f_max, "n_mels": c.spectrogram.n_mels,
-                "log_offset": c.spectrogram.log_offset}  # fmt: skip
+                "log_offset": c.spectrogram.log_offset, "dc_offset": False}  # fmt: skip
 
     @property
     @override
@@ -179,14 +187,14 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     @override
-    def extract(self, waveform: Waveform) -> npt.NDArray[np.float16]:
+    def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[np.float16]:
         # In portions: the spectrum of an hour at 48 kHz would take six gigabytes.
-        hop = self.config.hop_samples
+        hop, offset = self.config.hop_samples, _mean(waveform) if offset is None else offset
         edge = max(1, -(-self.config.frame_reach // hop))  # hops before and after a frame's own
         count, parts = 1 + len(waveform) // hop, []
         for first in range(0, count, _PORTION):
             last, begin = min(first + _PORTION, count), max(0, first - edge)
-            piece = torch.from_numpy(waveform[begin * hop : (last + edge) * hop])
+            piece = torch.from_numpy(waveform[begin * hop : (last + edge) * hop]) - offset
             parts.append(self.log_mel(piece)[first - begin : last - begin].half())
         frames: npt.NDArray[np.float16] = torch.cat(parts).numpy()
         return frames
@@ -233,23 +241,25 @@ class SpectrogramFrontEnd(FrontEnd):
 class SampleFrontEnd(FrontEnd):
     """Samples, cut into hops, for a front-end that is trained with the model.
 
-    They are stored as int16, which is lossless for 16-bit audio at the same sample rate. Peaks of
-    up to twice full scale, as lossy formats have, are clipped; higher ones raise AudioError.
+    They are stored as int16. Peaks of up to twice full scale, as lossy formats have, are clipped;
+    higher ones raise AudioError.
     """
 
     @property
     @override
     def cache_key(self) -> dict[str, Any]:
-        return {"rate": self.config.sample_rate, "hop": self.config.hop, "samples": True}
+        c = self.config
+        return {"rate": c.sample_rate, "hop": c.hop, "samples": True, "dc_offset": False}
 
     @override
-    def extract(self, waveform: Waveform) -> npt.NDArray[np.int16]:
+    def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[np.int16]:
         if (peak := np.abs(waveform).max(initial=0)) > _MOST_PEAK:
             raise AudioError(
                 f"its samples reach {peak:.3g} times full scale, which tokens=waveform would clip; "
                 "export it with a full scale of 1.0, or use tokens=spectrogram"
             )
-        steps = (cut(waveform, self.config.hop_samples) * FULL_SCALE).round()
+        centred = waveform - np.float32(_mean(waveform) if offset is None else offset)
+        steps = (cut(centred, self.config.hop_samples) * FULL_SCALE).round()
         return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
     @staticmethod
@@ -343,6 +353,10 @@ def cut(waveform: Waveform, hop_samples: int) -> Frames:
     padded = np.zeros(frames * hop_samples, dtype=np.float32)
     padded[: len(waveform)] = waveform
     return padded.reshape(frames, hop_samples)
+
+
+def _mean(waveform: Waveform) -> float:
+    return float(waveform.mean(dtype=np.float64)) if len(waveform) else 0.0
 
 
 def _beyond(size: int, lengths: Tensor) -> Tensor:

@@ -247,7 +247,7 @@ def test_an_error_of_the_front_end_names_the_file(
 ) -> None:
     """The front-end has the samples alone."""
 
-    def refuse(waveform: object) -> None:
+    def refuse(waveform: object, offset: object = None) -> None:
         raise AudioError("it is too loud")
 
     monkeypatch.setattr(model.front_end, "extract", refuse)

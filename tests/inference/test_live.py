@@ -118,6 +118,17 @@ def test_answers_of_a_causal_model_are_calibrated(
     np.testing.assert_allclose(last.probabilities, expected, atol=1e-3)
 
 
+def test_a_dc_offset_of_the_microphone_has_no_effect(sound: np.ndarray, tmp_path: Path) -> None:
+    predictor = causal(tmp_path)
+    for window in (2.0, 0.3):  # some samples are no longer kept at the end
+        stream = open_stream(predictor, window=window, hop=0.16)
+        assert isinstance(stream, StateStream)
+        expected = [one.probabilities for one in stream(blocks(sound, 500))]
+        shifted = stream(blocks(sound + np.float32(0.1), 777))
+        found = [one.probabilities for one in shifted]
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
 def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path) -> None:
     predictor = causal(tmp_path)
     stream = StateStream(predictor, window=0.32, hop=0.08)
@@ -125,7 +136,7 @@ def test_contexts_of_a_causal_model_take_turns(sound: np.ndarray, tmp_path: Path
     assert isinstance(model, Classifier)
     heard = list(stream(blocks(sound, 500)))
     seconds = predictor.front_end.config.token_seconds
-    x = stream._tokens(sound, 0, len(sound) // predictor.front_end.config.token_samples + 1)
+    x = stream._tokens(sound, None, 0, len(sound) // predictor.front_end.config.token_samples + 1)
     for one in heard[:-3]:
         start, end = round(one.start / seconds), round(one.end / seconds)
         assert 0.159 <= one.end - one.start <= 0.361 or start == 0  # rounded up to tokens

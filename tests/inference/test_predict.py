@@ -117,7 +117,7 @@ def test_windows_hold_the_tokens_of_segments(tmp_path: Path) -> None:
     [windows] = predictor.windows([wave])
     for window, span, expected in zip(windows[:5], spans, segments_of, strict=False):
         assert window.start == span[0] * 80
-        found = predictor.tokens(window.samples)
+        found = predictor.tokens(window.samples, float(wave.mean()))
         assert found.shape == expected.shape == (5, expected.shape[1])
         # At its edges, a window does not see its neighbours.
         np.testing.assert_allclose(found[1:-1], expected[1:-1], rtol=1e-4, atol=1e-3)

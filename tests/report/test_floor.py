@@ -56,9 +56,11 @@ def test_the_frames_of_a_store_of_the_same_settings_are_used(
     calls: list[int] = []
     extract = SpectrogramFrontEnd.extract
 
-    def count(front_end: SpectrogramFrontEnd, waveform: Waveform) -> npt.NDArray[np.float16]:
+    def count(
+        front_end: SpectrogramFrontEnd, waveform: Waveform, offset: float | None = None
+    ) -> npt.NDArray[np.float16]:
         calls.append(len(waveform))
-        return extract(front_end, waveform)
+        return extract(front_end, waveform, offset)
 
     monkeypatch.setattr(SpectrogramFrontEnd, "extract", count)
     rng = np.random.default_rng(0)

@@ -69,6 +69,27 @@ def test_a_padded_batch_gives_the_tokens_of_each_clip(
         assert np.abs(found[~mask].numpy() - expected).mean() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["spectrogram", "waveform"])
+def test_a_dc_offset_has_no_effect(kind: str) -> None:
+    """Neither on cached frames nor in a padded batch."""
+    bare = make_front_end(TokenConfig(8000, kind))
+    clips = [chirp(n) for n in (3000, 1300)]
+    frames = [bare.restore(bare.extract(clip)) for clip in clips]
+    shifted = [bare.restore(bare.extract(clip + np.float32(0.2))) for clip in clips]
+    atol = 0.02 if kind == "spectrogram" else 1.01 / 32768  # a step of float16 or int16
+    for found, expected in zip(shifted, frames, strict=True):
+        np.testing.assert_allclose(found, expected, atol=atol)
+    given = bare.extract(clips[0] + np.float32(0.2), 0.2 + float(clips[0].mean()))
+    np.testing.assert_allclose(bare.restore(given), frames[0], atol=atol)
+    front_end = make_front_end(TokenConfig(8000, kind), bare.fit(frames))
+    batch = torch.full((2, 3000), 0.7)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip) + 0.2
+    tokens, padding = front_end(batch, torch.tensor([3000, 1300]))
+    for rows, mask, one in zip(tokens, padding, frames, strict=True):
+        np.testing.assert_allclose(rows[~mask], front_end.tokens(one), atol=0.02)
+
+
 def test_background_noise_below_the_limit_has_no_effect() -> None:
     """Also with a change of level, which ``clip_level`` removes."""
     tone = np.sin(2 * np.pi * 500 * np.arange(4000) / 8000) * (np.arange(4000) > 2000)
@@ -90,8 +111,8 @@ def test_background_noise_below_the_limit_has_no_effect() -> None:
 
 
 def test_the_cache_keeps_samples_to_the_bit_and_log_mel_frames_as_float16() -> None:
-    steps = np.random.default_rng(0).integers(-32768, 32768, 1003)
-    wave = (steps / 32768).astype(np.float32)
+    steps = np.random.default_rng(0).integers(-32767, 32768, 501)
+    wave = (np.concatenate([steps, [0], -steps]) / 32768).astype(np.float32)  # without an offset
     samples = make_front_end(TokenConfig(8000, "waveform"))
     frames = samples.restore(samples.extract(wave))
     np.testing.assert_array_equal(frames.reshape(-1), np.pad(wave, (0, 13 * 80 - 1003)))

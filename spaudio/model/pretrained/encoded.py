@@ -98,7 +98,7 @@ class EncodedFrontEnd(FrontEnd):
         return self.base.cache_key | {"part": cached.kind, "count": cached.count} | later
 
     @override
-    def extract(self, waveform: Waveform) -> npt.NDArray[Any]:
+    def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[Any]:
         inputs = self.base.inputs(waveform)
         if self.cached.kind == "inputs":
             return inputs.astype(np.float16)
