@@ -61,7 +61,11 @@ class Inputs:
         statistics: dict[str, Any] = (
             {"rms": normaliser.rms}
             if isinstance(normaliser, LevelNormaliser)
-            else {"mean": normaliser.mean.tolist(), "std": normaliser.std.tolist()}
+            else {
+                "mean": normaliser.mean.tolist(),
+                "std": normaliser.std.tolist(),
+                "pauses": normaliser.pauses,
+            }
         )
         content: dict[str, Any] = {
             "classes": list(self.classes),
@@ -171,7 +175,20 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     if "rms" in content:
         _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))
-    return BandNormaliser(mode, *_mean_and_std(content))
+    return BandNormaliser(mode, *_mean_and_std(content), _pauses(content["pauses"]))
+
+
+def _pauses(value: object) -> tuple[int, int] | None:
+    """Returns the usual pauses of the training clips.
+
+    Raises:
+        ValueError: If they are not None or two numbers of frames.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2 or min(value) < 0:
+        raise ValueError(f"pauses are {value!r}, not two numbers of frames")
+    return int(value[0]), int(value[1])
 
 
 def _alignment(content: dict[str, Any]) -> Alignment | None:

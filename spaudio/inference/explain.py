@@ -99,8 +99,8 @@ def explain_sound(
         return predictor.logits(tokens) / predictor.inputs.temperature
 
     if front_end.config.front_end == "spectrogram":
-        frames = front_end.normalise(front_end.restore(front_end.extract(samples)))
-        found = occlude_frames(frames, front_end.config, logits, number, multi_label, length)
+        frames = front_end.restore(front_end.extract(samples))
+        found = occlude_frames(frames, front_end, logits, number, multi_label, length)
     else:
 
         def answer(variants: Iterable[Frames]) -> NDArray[np.float64]:

@@ -129,6 +129,8 @@ def _why_not_incremental(predictor: Predictor) -> str | None:
         return f"tokens.normalise={tokens.normalise}"
     if tokens.learned:
         return None
+    if tokens.trim:  # where the sound ends is known afterwards
+        return "tokens.trim=true"
     if tokens.spectrogram.scaling == "pcen":
         return "tokens.spectrogram.scaling=pcen"  # its mean reaches back to the start
     if tokens.spectrogram.top_db:  # relative to the loudest value of the whole clip
@@ -210,7 +212,7 @@ class StateStream(Stream):
 
     Args:
         predictor: Predictor of a run with ``model.causal=true``, ``tokens.normalise=global`` and,
-            for log-mel tokens, ``tokens.spectrogram.top_db=0``.
+            for log-mel tokens, ``tokens.trim=false`` and ``tokens.spectrogram.top_db=0``.
         window: Seconds of the longest context, rounded up to whole tokens.
         hop: Seconds from one prediction to the next; rounded to whole tokens.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spaudio.audio.chunks import in_batches
 from spaudio.tokens.config import Frames, TokenConfig
-from spaudio.tokens.front_end import stack_frames
+from spaudio.tokens.front_end import FrontEnd, stack_frames
 from spaudio.tokens.scales import mel_edges
 
 COLUMNS, ROWS = 24, 8  # cells over time, and over the bands
@@ -48,7 +48,7 @@ class Importance:
 
 def occlude_frames(
     frames: Frames,
-    config: TokenConfig,
+    front_end: FrontEnd,
     logits: Callable[[Sequence[Frames]], Tensor],
     number: int,
     multi_label: bool,
@@ -57,21 +57,24 @@ def occlude_frames(
     """Hides parts of log-mel frames.
 
     Args:
-        frames: (frames, bands), normalised.
-        config: Settings of the tokens.
+        frames: (frames, bands), restored from the cache.
+        front_end: The run's. Frames that it cuts away have no importance.
         logits: Takes clips as tokens, each (tokens, features), and returns their logits (clips,
             classes).
         number: Index of the class.
         multi_label: As for :func:`log_odds`.
         length: Of the clip, in seconds; the last frame may begin where it ends.
     """
+    config, heard = front_end.config, front_end.heard(frames)
+    values = np.zeros(frames.shape, np.float32)
+    values[heard] = front_end.normalise(frames[heard])
 
     def answer(variants: Sequence[Frames]) -> NDArray[np.float64]:
-        tokens = [stack_frames(one, config.stack) for one in variants]
+        tokens = [stack_frames(one[heard], config.stack) for one in variants]
         return log_odds(logits(tokens), number, multi_label)
 
     seconds = np.minimum(np.arange(len(frames) + 1) * config.frame_seconds, length)
-    return measure_importance(frames, answer, seconds, _band_edges(config))
+    return measure_importance(values, answer, seconds, _band_edges(config))
 
 
 def measure_importance(

@@ -137,6 +137,8 @@ class TokenConfig:
             (:func:`spaudio.tokens.normalise.centred`). For the learned front-end, samples are
             divided by the root mean square of the training split or, with ``"clip_level"``, of the
             clip. PCEN takes ``"global"`` only.
+        trim: In validation, test and prediction, cuts pauses at both ends of a clip to the length
+            that is usual in the training clips (:mod:`spaudio.tokens.pauses`). Log-mel frames only.
         spectrogram: Settings of the mel front-end only.
         waveform: Settings of the learned front-end only.
 
@@ -152,6 +154,7 @@ class TokenConfig:
     f_max: float | None = None
     stack: int = 1
     normalise: str = "global"
+    trim: bool = False
     stem: str = "none"
     stem_channels: list[int] = field(default_factory=lambda: [24, 48, 96])
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
@@ -168,6 +171,11 @@ class TokenConfig:
             raise ConfigError(
                 "tokens.normalise=clip_level needs log-mel frames; with "
                 "tokens.spectrogram.scaling=pcen, give tokens=spectrogram (normalise=global)"
+            )
+        if self.trim and self.front_end != "spectrogram":
+            raise ConfigError(
+                f"tokens.trim=true needs log-mel frames, not tokens.front_end={self.front_end}; "
+                "give tokens.trim=false"
             )
         lengths = {"window": self.window, "hop": self.hop}
         if self.learned:

@@ -6,7 +6,8 @@ which does all of this on a padded batch.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
+from spaudio.tokens.pauses import find_pauses, trim, usual_pauses
 from spaudio.tokens.pcen import Pcen
 
 FULL_SCALE = 32768  # of 16-bit samples
@@ -102,9 +104,13 @@ class FrontEnd(nn.Module):
         assert self.normaliser is not None
         return np.asarray(self.normaliser(frames), dtype=np.float32)
 
+    def heard(self, frames: Frames) -> slice:
+        """Returns which of the restored frames (frames, width) of a clip become tokens."""
+        return slice(0, len(frames))
+
     def tokens(self, frames: Frames) -> Frames:
         """Normalises and stacks the restored frames (frames, width) of one clip."""
-        return stack_frames(self.normalise(frames), self.config.stack)
+        return stack_frames(self.normalise(frames[self.heard(frames)]), self.config.stack)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Turns a padded batch of waveforms into tokens.
@@ -128,15 +134,18 @@ class FrontEnd(nn.Module):
         beyond = _beyond(samples, lengths)
         offset = waveform.masked_fill(beyond, 0).sum(dim=1) / lengths.clamp(min=1)
         waveform = (waveform - offset.unsqueeze(1)).masked_fill(beyond, 0)
-        frames = self._frames(waveform, tokens * stack)
-        count = lengths // hop + 1
+        frames, count = self._trim(self._frames(waveform, tokens * stack), lengths // hop + 1)
         padding = _beyond(tokens * stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
-        return stack_batch(frames, stack), _beyond(tokens, lengths // token + 1)
+        return stack_batch(frames, stack), _beyond(tokens, (count - 1) // stack + 1)
 
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
         """Returns (batch, frames, width), rounded as the cache rounds them."""
         raise NotImplementedError
+
+    def _trim(self, frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Moves the frames that :meth:`heard` names to the start; also returns how many."""
+        return frames, count
 
     def _normalise(self, frames: Tensor, padding: Tensor, count: Tensor) -> Tensor:
         """Normalises (batch, frames, width), of which ``count`` (batch, 1, 1) are not padding."""
@@ -201,7 +210,33 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
-        return BandNormaliser.fit(self.config.normalise, map(self._scale_clip, training_clips))
+        pauses: list[tuple[int, int]] = []
+
+        def scaled() -> Iterator[Frames]:
+            for frames in training_clips:
+                if self.config.trim:
+                    pauses.append(find_pauses(frames))
+                yield self._scale_clip(frames)
+
+        found = BandNormaliser.fit(self.config.normalise, scaled())
+        return replace(found, pauses=usual_pauses(pauses)) if self.config.trim else found
+
+    @override
+    def heard(self, frames: Frames) -> slice:
+        usual = self._pauses
+        if usual is None:
+            return super().heard(frames)
+        before, after = find_pauses(frames)
+        return slice(max(0, before - usual[0]), len(frames) - max(0, after - usual[1]))
+
+    @override
+    def _trim(self, frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        return (frames, count) if self._pauses is None else trim(frames, count, self._pauses)
+
+    @property
+    def _pauses(self) -> tuple[int, int] | None:
+        found = self.normaliser
+        return found.pauses if isinstance(found, BandNormaliser) else None
 
     @override
     def normalise(self, frames: Frames) -> Frames:

@@ -40,11 +40,14 @@ class BandNormaliser:
         mean: (n_mels,), of the training split; with ``clip_level``, after the subtraction of each
             clip's level.
         std: (n_mels,), standard deviation of the same values.
+        pauses: Frames of pauses that are usual at start and end of the training clips
+            (`spaudio.tokens.pauses`); None if pauses are not cut.
     """
 
     mode: str
     mean: Any
     std: Any
+    pauses: tuple[int, int] | None = None
 
     @classmethod
     def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Self:

@@ -56,8 +56,8 @@ def find_decided(
         if clip.is_right or clip.seconds > min(SECONDS, left):
             continue
         left -= clip.seconds
-        frames = front_end.normalise(test.frames(number[clip.path]))
+        frames = test.frames(number[clip.path])
         found[clip.path] = occlude_frames(
-            frames, config, logits, clip.predicted, multi_label, clip.seconds
+            frames, front_end, logits, clip.predicted, multi_label, clip.seconds
         )
     return found
