@@ -32,11 +32,15 @@ def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     assert found.drop.shape == (len(found.hertz) - 1, len(found.seconds) - 1)
     start, end, drop = found.intervals[0]
     front_end = predictor.front_end
-    frames = front_end.normalise(front_end.restore(front_end.extract(found.waveform)))
+    restored = front_end.restore(front_end.extract(found.waveform))
+    heard = front_end.heard(restored)
+    assert (heard.start, heard.stop) != (0, len(restored))  # pauses are cut
+    frames = front_end.normalise(restored[heard])
     hop = front_end.config.frame_seconds
-    hidden = frames.copy()
+    hidden, cut = frames.copy(), heard.start
     last = end == found.seconds[-1]  # with it, all frames that begin in it
-    hidden[round(start / hop) : None if last else round(end / hop)] = 0
+    begin, stop = round(start / hop) - cut, None if last else round(end / hop) - cut
+    hidden[max(0, begin) : stop] = 0
     stack = front_end.config.stack
     logits = predictor.logits([stack_frames(frames, stack), stack_frames(hidden, stack)])
     number = predictor.inputs.classes.index(found.label)

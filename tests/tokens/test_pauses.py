@@ -1,0 +1,79 @@
+"""Pauses around a sound: found at any level of noise, and cut to what is usual in training."""
+
+import numpy as np
+import pytest
+import torch
+
+from spaudio.errors import ConfigError
+from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.front_end import FrontEnd, make_front_end
+from spaudio.tokens.pauses import find_pauses, find_sound, usual_pauses
+
+RATE = 8000
+
+
+def word(seconds: float = 0.4) -> np.ndarray:
+    """A tone with harmonics that fades in and out within 10 ms."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    tone = sum(np.sin(2 * np.pi * 200 * k * time) / k for k in range(1, 9))
+    fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
+    return (0.1 * tone * fade).astype(np.float32)
+
+
+def with_pauses(before: float, after: float, decibels: float, seed: int = 0) -> np.ndarray:
+    """The word between pauses, in white noise that many decibels below it."""
+    padded = np.pad(word(), (round(before * RATE), round(after * RATE)))
+    level = float(word().std()) * 10 ** (-decibels / 20)
+    noise = level * np.random.default_rng(seed).standard_normal(len(padded))
+    return (padded + noise).astype(np.float32)
+
+
+def front_end(trim: bool = True) -> FrontEnd:
+    """Fitted on words with pauses of 20 ms before and 50 ms after them."""
+    config = TokenConfig(RATE, trim=trim, normalise="clip_level")
+    bare = make_front_end(config)
+    return make_front_end(config, bare.fit([restored(bare, with_pauses(0.02, 0.05, 60))]))
+
+
+def restored(one: FrontEnd, wave: np.ndarray) -> np.ndarray:
+    return one.restore(one.extract(wave))
+
+
+@pytest.mark.parametrize("decibels", [60, 30, 20])
+def test_pauses_are_found(decibels: float) -> None:
+    """To within the window of a frame."""
+    bare = make_front_end(TokenConfig(RATE))
+    before, after = find_pauses(restored(bare, with_pauses(0.5, 0.3, decibels)))
+    assert before * 0.01 == pytest.approx(0.5, abs=0.02)
+    assert after * 0.01 == pytest.approx(0.3, abs=0.02)
+
+
+def test_frames_beyond_the_end_are_not_read() -> None:
+    bare = make_front_end(TokenConfig(RATE))
+    frames = torch.from_numpy(restored(bare, with_pauses(0.2, 0.1, 40)))
+    padded = torch.cat([frames, torch.full((30, frames.shape[1]), 9.0)])[None]
+    count = torch.tensor([len(frames)])
+    assert find_sound(padded, count) == find_sound(frames[None], count)
+
+
+def test_usual_pauses_are_those_of_three_quarters_of_the_clips() -> None:
+    assert usual_pauses([(0, 9), (1, 9), (2, 9), (3, 30)]) == (3, 15)
+
+
+@pytest.mark.parametrize("decibels", [80, 25])
+def test_a_word_has_as_many_tokens_with_longer_pauses(decibels: float) -> None:
+    """And no fewer with shorter ones."""
+    trimmed = front_end()
+    tokens = len(trimmed.tokens(restored(trimmed, with_pauses(0.02, 0.05, decibels))))
+    for before, after in ((0.5, 0.05), (0.02, 1.0), (0.7, 0.7)):
+        wave = with_pauses(before, after, decibels, seed=1)
+        assert abs(len(trimmed.tokens(restored(trimmed, wave))) - tokens) <= 2
+    whole = restored(trimmed, word())
+    assert len(trimmed.tokens(whole)) == len(whole)
+    plain = front_end(trim=False)
+    assert len(plain.tokens(restored(plain, with_pauses(0.5, 0.5, decibels)))) == 141
+
+
+def test_other_front_ends_refuse_it() -> None:
+    with pytest.raises(ConfigError, match=r"tokens\.trim=true needs log-mel frames"):
+        TokenConfig(RATE, "waveform", trim=True)
