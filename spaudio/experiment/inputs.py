@@ -17,6 +17,7 @@ from spaudio.errors import CheckpointError, some
 from spaudio.io.plain import read_json, write_json
 from spaudio.tokens.config import NORMALISATIONS
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
+from spaudio.tokens.pauses import Pauses
 from spaudio.training.alignment import Alignment
 
 Values = npt.NDArray[np.float32]
@@ -64,7 +65,7 @@ class Inputs:
             else {
                 "mean": normaliser.mean.tolist(),
                 "std": normaliser.std.tolist(),
-                "pauses": normaliser.pauses,
+                "pauses": normaliser.pauses and vars(normaliser.pauses),
             }
         )
         content: dict[str, Any] = {
@@ -175,20 +176,21 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     if "rms" in content:
         _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))
-    return BandNormaliser(mode, *_mean_and_std(content), _pauses(content["pauses"]))
+    return BandNormaliser(mode, *_mean_and_std(content), _pauses(content.get("pauses")))
 
 
-def _pauses(value: object) -> tuple[int, int] | None:
-    """Returns the usual pauses of the training clips.
+def _pauses(content: dict[str, list[int]] | None) -> Pauses | None:
+    """Returns the pauses of the training clips; None for a run that does not cut pauses.
 
     Raises:
-        ValueError: If they are not None or two numbers of frames.
+        ValueError: If they are not two numbers of frames each.
     """
-    if value is None:
+    if content is None:
         return None
-    if not isinstance(value, list) or len(value) != 2 or min(value) < 0:
-        raise ValueError(f"pauses are {value!r}, not two numbers of frames")
-    return int(value[0]), int(value[1])
+    (a, b), (c, d) = content["longest"], content["usual"]
+    if not 0 <= c <= a or not 0 <= d <= b:
+        raise ValueError(f"the pauses {content} are not two numbers of frames each")
+    return Pauses((a, b), (c, d))
 
 
 def _alignment(content: dict[str, Any]) -> Alignment | None:

@@ -137,8 +137,8 @@ class TokenConfig:
             (:func:`spaudio.tokens.normalise.centred`). For the learned front-end, samples are
             divided by the root mean square of the training split or, with ``"clip_level"``, of the
             clip. PCEN takes ``"global"`` only.
-        trim: In validation, test and prediction, cuts pauses at both ends of a clip to the length
-            that is usual in the training clips (:mod:`spaudio.tokens.pauses`). Log-mel frames only.
+        trim: In validation, test and prediction, cuts pauses at both ends of a clip that are longer
+            than in 95 % of the training clips (:mod:`spaudio.tokens.pauses`). Log-mel frames only.
         spectrogram: Settings of the mel front-end only.
         waveform: Settings of the learned front-end only.
 

@@ -24,7 +24,7 @@ from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
-from spaudio.tokens.pauses import find_pauses, trim, usual_pauses
+from spaudio.tokens.pauses import Pauses, find_pauses
 from spaudio.tokens.pcen import Pcen
 
 FULL_SCALE = 32768  # of 16-bit samples
@@ -210,7 +210,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
-        pauses: list[tuple[int, int]] = []
+        pauses = []
 
         def scaled() -> Iterator[Frames]:
             for frames in training_clips:
@@ -219,22 +219,28 @@ class SpectrogramFrontEnd(FrontEnd):
                 yield self._scale_clip(frames)
 
         found = BandNormaliser.fit(self.config.normalise, scaled())
-        return replace(found, pauses=usual_pauses(pauses)) if self.config.trim else found
+        return replace(found, pauses=Pauses.fit(pauses)) if self.config.trim else found
 
     @override
     def heard(self, frames: Frames) -> slice:
-        usual = self._pauses
-        if usual is None:
+        if self._pauses is None:
             return super().heard(frames)
-        before, after = find_pauses(frames)
-        return slice(max(0, before - usual[0]), len(frames) - max(0, after - usual[1]))
+        one, count = torch.from_numpy(frames)[None], torch.tensor([len(frames)])
+        start, stop = self._pauses.without(one, count)
+        return slice(int(start), int(stop))
 
     @override
     def _trim(self, frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        return (frames, count) if self._pauses is None else trim(frames, count, self._pauses)
+        if self._pauses is None:
+            return frames, count
+        start, stop = self._pauses.without(frames, count)
+        most = frames.shape[1]
+        places = torch.arange(most, device=frames.device) + start.unsqueeze(1)
+        places = places.clamp(max=most - 1).unsqueeze(-1).expand(-1, -1, frames.shape[2])
+        return frames.gather(1, places), stop - start
 
     @property
-    def _pauses(self) -> tuple[int, int] | None:
+    def _pauses(self) -> Pauses | None:
         found = self.normaliser
         return found.pauses if isinstance(found, BandNormaliser) else None
 

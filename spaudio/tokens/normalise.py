@@ -15,6 +15,7 @@ import torch
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import Frames
+from spaudio.tokens.pauses import Pauses
 
 # A constant band, such as one above the audio's bandwidth, must not be amplified into noise.
 LEAST_VARIANCE = 1e-4
@@ -40,14 +41,13 @@ class BandNormaliser:
         mean: (n_mels,), of the training split; with ``clip_level``, after the subtraction of each
             clip's level.
         std: (n_mels,), standard deviation of the same values.
-        pauses: Frames of pauses that are usual at start and end of the training clips
-            (`spaudio.tokens.pauses`); None if pauses are not cut.
+        pauses: Those of the training clips; None if pauses are not cut.
     """
 
     mode: str
     mean: Any
     std: Any
-    pauses: tuple[int, int] | None = None
+    pauses: Pauses | None = None
 
     @classmethod
     def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Self:

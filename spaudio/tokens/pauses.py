@@ -1,4 +1,4 @@
-"""Pauses at both ends of a clip, which are cut to the length that is usual in the training clips.
+"""Pauses at both ends of a clip, which are cut if they are longer than in the training clips.
 
 If the training clips begin and end with the sound, a model decides differently about a clip that
 has pauses around it. New speakers and other microphones often bring such clips.
@@ -6,6 +6,8 @@ has pauses around it. New speakers and other microphones often bring such clips.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,7 +18,6 @@ from spaudio.tokens.config import Frames
 _RANGE = 40 / 10 * math.log(10)  # nats of power below the loudest frame: 40 dB
 _SHARE = 0.2  # of the range between the quiet frames and the loudest
 _QUIET = 0.1  # share of the frames that count as quiet
-_USUAL = 75  # percentile of the training clips
 
 
 def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,27 +52,33 @@ def find_pauses(frames: Frames) -> tuple[int, int]:
     return int(first), len(frames) - 1 - int(last)
 
 
-def usual_pauses(pauses: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Returns the 75th percentiles of the pauses of the training clips, in frames."""
-    before, after = np.percentile(pauses, _USUAL, axis=0)
-    return math.ceil(before), math.ceil(after)
-
-
-def trim(frames: Tensor, count: Tensor, pauses: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cuts longer pauses at both ends of clips.
+@dataclass(frozen=True)
+class Pauses:
+    """Pauses of the training clips, in frames at the start and at the end.
 
     Args:
-        frames: As in :func:`find_sound`.
-        count: As there.
-        pauses: Frames that are kept before and after the sound, if there are as many.
-
-    Returns:
-        Frames of the same shape, moved to the start, and how many of each clip are left.
+        longest: 95th percentiles. Longer pauses are cut.
+        usual: 75th percentiles, the lengths to which they are cut.
     """
-    first, last = find_sound(frames, count)
-    start = (first - pauses[0]).clamp(min=0)
-    stop = torch.minimum(last + 1 + pauses[1], count)
-    most = frames.shape[1]
-    places = torch.arange(most, device=frames.device) + start.unsqueeze(1)
-    places = places.clamp(max=most - 1).unsqueeze(-1).expand(-1, -1, frames.shape[2])
-    return frames.gather(1, places), stop - start
+
+    longest: tuple[int, int]
+    usual: tuple[int, int]
+
+    @classmethod
+    def fit(cls, found: Sequence[tuple[int, int]]) -> Self:
+        """Fits to what :func:`find_pauses` returns for each training clip."""
+        longest, usual = np.ceil(np.percentile(found, [95, 75], axis=0)).astype(int).tolist()
+        return cls(tuple(longest), tuple(usual))
+
+    def without(self, frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the first frame of each clip that is kept, and the one after the last.
+
+        Args:
+            frames: As in :func:`find_sound`.
+            count: As there.
+        """
+        before, last = find_sound(frames, count)
+        after = count - 1 - last
+        start = torch.where(before > self.longest[0], before - self.usual[0], 0)
+        stop = count - torch.where(after > self.longest[1], after - self.usual[1], 0)
+        return start, stop

@@ -1,5 +1,6 @@
 """What decided the answer to a real clip: the model is asked again without it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -13,6 +14,8 @@ from spaudio.errors import ConfigError
 from spaudio.inference.explain import explain_sound
 from spaudio.inference.predict import Predictor
 from spaudio.tokens.front_end import stack_frames
+from spaudio.tokens.normalise import BandNormaliser
+from spaudio.tokens.pauses import Pauses
 from tests.conftest import write_blank
 from tests.fixtures.own_sounds import RECORDINGS
 from tests.fixtures.tiny_run import make_untrained_run
@@ -22,6 +25,9 @@ CLIP = RECORDINGS / "2_lucas_2.flac"
 
 def test_the_fall_is_that_of_the_model_without_the_part(own_run: Path) -> None:
     predictor = Predictor(own_run)
+    normaliser = predictor.front_end.normaliser
+    assert isinstance(normaliser, BandNormaliser)
+    predictor.front_end.normaliser = replace(normaliser, pauses=Pauses((2, 2), (1, 1)))
     prediction = predictor(CLIP)
     found = explain_sound(predictor, predictor.read(CLIP))
     assert found.label == prediction.label

@@ -7,7 +7,7 @@ import torch
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd, make_front_end
-from spaudio.tokens.pauses import find_pauses, find_sound, usual_pauses
+from spaudio.tokens.pauses import Pauses, find_pauses, find_sound
 
 RATE = 8000
 
@@ -56,8 +56,15 @@ def test_frames_beyond_the_end_are_not_read() -> None:
     assert find_sound(padded, count) == find_sound(frames[None], count)
 
 
-def test_usual_pauses_are_those_of_three_quarters_of_the_clips() -> None:
-    assert usual_pauses([(0, 9), (1, 9), (2, 9), (3, 30)]) == (3, 15)
+def test_longer_pauses_than_in_training_are_cut_to_usual_ones() -> None:
+    pauses = Pauses.fit([(i, 2 * i) for i in range(101)])
+    assert (pauses.longest, pauses.usual) == ((95, 190), (75, 150))
+    before, after = torch.tensor([95, 96, 0]), torch.tensor([191, 0, 190])
+    frames = torch.full((3, 300, 4), -20.0)
+    for clip, one, other in zip(frames, before, after, strict=True):
+        clip[one : 300 - other] = 0
+    start, stop = pauses.without(frames, torch.full((3,), 300))
+    assert (start.tolist(), stop.tolist()) == ([0, 96 - 75, 0], [300 - 191 + 150, 300, 300])
 
 
 @pytest.mark.parametrize("decibels", [80, 25])

@@ -86,7 +86,8 @@ def _input(settings: AudioSettings) -> str:
     tokens = settings.tokens
     if tokens.front_end == "spectrogram":
         scaled = "PCEN of a mel" if tokens.spectrogram.scaling == "pcen" else "log-mel"
-        return f"{scaled} spectrogram, normalised by {tokens.normalise}"
+        cut = ", unusually long pauses at the ends cut" if tokens.trim else ""
+        return f"{scaled} spectrogram, normalised by {tokens.normalise}{cut}"
     named = {
         "waveform": "waveform, through a learned filterbank",
         "pretrained": "that of the pretrained encoder",
