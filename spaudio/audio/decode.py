@@ -98,6 +98,16 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         return AudioInfo(seconds, file.samplerate, file.channels, file.format)
 
 
+def read_rate(path: str | os.PathLike[str]) -> int:
+    """Returns the sample rate of a file in Hz; its sound is not read.
+
+    Raises:
+        AudioError: If the file cannot be opened.
+    """
+    with _open(path) as file:
+        return int(file.samplerate)
+
+
 def decode(path: str | os.PathLike[str], *, silent_ok: bool = False) -> tuple[Waveform, int]:
     """Decodes and checks a whole file.
 

@@ -43,6 +43,7 @@ class Inputs:
         alignment: Statistics of the embeddings of training clips, from the end of training; None
             before it and for several labels per clip.
         silent_ok: Whether silence may be a clip.
+        lowest_rate: Lowest sample rate of a training clip, in Hz; 0 in runs that did not save it.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +56,7 @@ class Inputs:
     temperature: float = 1.0
     alignment: Alignment | None = None
     silent_ok: bool = False
+    lowest_rate: int = 0
 
     def save(self, run: Path) -> None:
         """Writes them to the run's folder; float32 values are restored exactly."""
@@ -79,6 +81,7 @@ class Inputs:
             "samples_sha256": self.samples_hash,
             "temperature": self.temperature,
             "silent_ok": self.silent_ok,
+            "lowest_rate": self.lowest_rate,
         }
         if (found := self.alignment) is not None:
             content["embeddings"] = {"mean": found.mean.tolist(), "std": found.std.tolist()}
@@ -117,6 +120,7 @@ class Inputs:
                 temperature,
                 _alignment(content),
                 bool(content["silent_ok"]),
+                int(content.get("lowest_rate", 0)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.decode import Waveform
+from spaudio.audio.decode import Waveform, read_rate
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.experiment.encoders import open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
@@ -18,7 +18,8 @@ from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
 from spaudio.inference.sound_windows import SoundWindows
-from spaudio.inference.sounds import Audio, named_sound, path_of, read_sound
+from spaudio.inference.sounds import ARRAY, Audio, named_sound, path_of, read_sound
+from spaudio.io.messages import warn
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
@@ -98,6 +99,7 @@ class Predictor:
         if window is not None:
             self.check_window(window)
         self.sample_rate = tokens.sample_rate
+        self._told_of_rate = False
         self.token_samples = tokens.token_samples
         segment = settings.segments.seconds
         # Segments longer than all clips have cut none: these are whole, as without segments.
@@ -151,10 +153,26 @@ class Predictor:
     ) -> Iterable[Waveform]:
         """Reads a sound at the model's rate; see :func:`read_sound`.
 
-        Silence can always be used if it was a clip of the run's data.
+        Silence can always be used if it was a clip of the run's data. A warning tells of the first
+        sound whose rate is too low for bands that every training clip had.
         """
+        if not self._told_of_rate:
+            self._check_rate(audio, sample_rate)
         silent_ok = silent_ok or self.inputs.silent_ok
         return read_sound(audio, sample_rate, self.sample_rate, silent_ok=silent_ok)
+
+    def _check_rate(self, audio: Audio, sample_rate: int | None) -> None:
+        needed = min(self.inputs.lowest_rate, 2 * self.front_end.config.top)
+        path = path_of(audio)
+        rate = read_rate(path) if sample_rate is None and path != ARRAY else sample_rate
+        if rate is not None and rate < needed:
+            self._told_of_rate = True
+            warn(
+                f"warning: {path} has a sample rate of {rate:,} Hz. The model also reads the "
+                f"frequencies from {rate / 2:,.0f} to {needed / 2:,.0f} Hz, which are empty there "
+                "but not in its training clips, so it may be less accurate. This warning is shown "
+                "once; give recordings of a higher rate, or train on clips of this rate"
+            )
 
     def embed_windows(self, audio: Audio, sample_rate: int | None = None) -> EmbeddedSound:
         """Computes the embedding of each window; arguments and errors of :func:`read_sound`."""

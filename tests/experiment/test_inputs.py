@@ -9,18 +9,23 @@ import torch
 from spaudio.errors import CheckpointError
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
+from spaudio.tokens.pauses import Pauses
 from spaudio.training.alignment import Alignment
 
 
 def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mean, std = (rng.uniform(0.1, 9, 64).astype(np.float32) for _ in range(2))
-    Inputs(("a", "ü,b"), BandNormaliser("clip_level", mean, std), 1.25, 0.5).save(tmp_path)
+    pauses = Pauses((3, 40), (0, 7))
+    normaliser = BandNormaliser("clip_level", mean, std, pauses)
+    Inputs(("a", "ü,b"), normaliser, 1.25, 0.5, lowest_rate=8000).save(tmp_path)
     back = Inputs.load(tmp_path)
+    assert back.lowest_rate == 8000
     assert back.classes == ("a", "ü,b")
     assert (back.longest_seconds, back.typical_seconds) == (1.25, 0.5)
     assert isinstance(back.normaliser, BandNormaliser)
     assert back.normaliser.mode == "clip_level"
+    assert back.normaliser.pauses == pauses
     assert np.array_equal(back.normaliser.mean, mean)
     assert np.array_equal(back.normaliser.std, std)
     assert back.normaliser.std.dtype == np.float32

@@ -52,6 +52,28 @@ def test_any_format_rate_and_channels(run: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(other.probabilities, one.probabilities, atol=0.01)
 
 
+def test_a_rate_too_low_for_the_bands_of_training_is_told_once(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rate in (("low", RATE // 2), ("lower", RATE // 4), ("same", RATE)):
+        soundfile.write(tmp_path / f"{name}.wav", noise(0.3)[: rate // 4], rate)
+    for lowest, told in ((0, 0), (RATE // 4, 0), (RATE, 1), (48_000, 1)):
+        predictor = Predictor(run)
+        predictor.inputs = replace(predictor.inputs, lowest_rate=lowest)
+        capsys.readouterr()
+        for name in ("same", "low", "lower"):
+            predictor(tmp_path / f"{name}.wav")
+        said = capsys.readouterr().err
+        assert said.count("has a sample rate of") == told
+        if told:
+            assert f"low.wav has a sample rate of {RATE // 2:,} Hz" in said
+            assert f"from {RATE // 4:,} to {RATE // 2:,} Hz" in said
+    predictor = Predictor(run)
+    predictor.inputs = replace(predictor.inputs, lowest_rate=RATE)
+    predictor(noise(0.3), RATE // 2)
+    assert "<array> has a sample rate of" in capsys.readouterr().err
+
+
 def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> None:
     wave = np.concatenate([noise(0.4), tone(0, np.random.default_rng(1), 0.4), noise(0.1, seed=2)])
     soundfile.write(tmp_path / "long.wav", wave, RATE, subtype="FLOAT")

@@ -191,6 +191,7 @@ class ClassificationTask(Task):
             data.prepared.hash,
             data.prepared.samples_hash,
             silent_ok=data.prepared.silent_ok,
+            lowest_rate=min(clip.sample_rate for clip in data.clips if clip.split == "train"),
         )
 
     def facts(self, model: Classifier, measured: Mapping[str, Any]) -> dict[str, Any]:
