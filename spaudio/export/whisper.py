@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFORE
+from spaudio.tokens.dc_offset import without_offsets
 
 SILENCE = SILENCE_BEFORE + SILENCE_AFTER  # frames
 FLOOR = 1e-10  # of the mel power
@@ -48,8 +49,7 @@ class WhisperFrames(nn.Module):
         samples = waveform.shape[1]
         # Two more than needed: torch.export would treat a length that can be 2 as constant.
         frames = 2 * (samples // (2 * self.hop) + 2) + SILENCE
-        places = torch.arange(samples, device=waveform.device)
-        waveform = waveform.masked_fill(places >= lengths.unsqueeze(1), 0)
+        waveform = without_offsets(waveform, lengths)
         # Zeros after the clip, as many as its last window and the centred padding read.
         before = SILENCE_BEFORE * self.hop
         waveform = F.pad(waveform, (before, frames * self.hop - before - samples + self.n_fft))

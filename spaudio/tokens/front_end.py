@@ -22,6 +22,7 @@ from spaudio.audio.decode import Waveform, check_rate
 from spaudio.errors import AudioError, ConfigError
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import Frames, TokenConfig
+from spaudio.tokens.dc_offset import without_offset, without_offsets
 from spaudio.tokens.logmel import LogMel
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pauses import Pauses, find_pauses
@@ -80,8 +81,6 @@ class FrontEnd(nn.Module):
         Args:
             waveform: The waveform of a clip.
             offset: DC offset to be subtracted from all samples; None is the mean of the waveform.
-                Many recorders add one. It is inaudible, but would lift the lowest bands.
-                Pretrained encoders, which have their own features, do not read it.
 
         Raises:
             AudioError: If they could not be kept in this type.
@@ -131,9 +130,7 @@ class FrontEnd(nn.Module):
         samples = waveform.shape[1]
         # One more token than needed: torch.export would treat a length that can be 1 as constant.
         tokens = samples // token + 2
-        beyond = _beyond(samples, lengths)
-        offset = waveform.masked_fill(beyond, 0).sum(dim=1) / lengths.clamp(min=1)
-        waveform = (waveform - offset.unsqueeze(1)).masked_fill(beyond, 0)
+        waveform = without_offsets(waveform, lengths)
         frames, count = self._trim(self._frames(waveform, tokens * stack), lengths // hop + 1)
         padding = _beyond(tokens * stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
@@ -198,12 +195,12 @@ class SpectrogramFrontEnd(FrontEnd):
     @override
     def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[np.float16]:
         # In portions: the spectrum of an hour at 48 kHz would take six gigabytes.
-        hop, offset = self.config.hop_samples, _mean(waveform) if offset is None else offset
+        hop, waveform = self.config.hop_samples, without_offset(waveform, offset)
         edge = max(1, -(-self.config.frame_reach // hop))  # hops before and after a frame's own
         count, parts = 1 + len(waveform) // hop, []
         for first in range(0, count, _PORTION):
             last, begin = min(first + _PORTION, count), max(0, first - edge)
-            piece = torch.from_numpy(waveform[begin * hop : (last + edge) * hop]) - offset
+            piece = torch.from_numpy(waveform[begin * hop : (last + edge) * hop])
             parts.append(self.log_mel(piece)[first - begin : last - begin].half())
         frames: npt.NDArray[np.float16] = torch.cat(parts).numpy()
         return frames
@@ -299,8 +296,8 @@ class SampleFrontEnd(FrontEnd):
                 f"its samples reach {peak:.3g} times full scale, which tokens=waveform would clip; "
                 "export it with a full scale of 1.0, or use tokens=spectrogram"
             )
-        centred = waveform - np.float32(_mean(waveform) if offset is None else offset)
-        steps = (cut(centred, self.config.hop_samples) * FULL_SCALE).round()
+        samples = cut(without_offset(waveform, offset), self.config.hop_samples)
+        steps = (samples * FULL_SCALE).round()
         return steps.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
     @staticmethod
@@ -394,10 +391,6 @@ def cut(waveform: Waveform, hop_samples: int) -> Frames:
     padded = np.zeros(frames * hop_samples, dtype=np.float32)
     padded[: len(waveform)] = waveform
     return padded.reshape(frames, hop_samples)
-
-
-def _mean(waveform: Waveform) -> float:
-    return float(waveform.mean(dtype=np.float64)) if len(waveform) else 0.0
 
 
 def _beyond(size: int, lengths: Tensor) -> Tensor:

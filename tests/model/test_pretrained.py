@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spaudio.errors import AudioError, CheckpointError, ConfigError
+from spaudio.export.check import pad
+from spaudio.export.whisper import WhisperFrames
 from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import CachedOutputs, EncodedFrontEnd, is_quiet
@@ -21,6 +23,7 @@ from spaudio.model.pretrained.whisper_encoder import SILENCE_BEFORE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import Example, collate
+from spaudio.tokens.dc_offset import without_offset
 from tests.fixtures.tiny_encoders import ENCODERS, save_encoder
 
 RNG = np.random.default_rng(0)
@@ -131,6 +134,25 @@ def test_the_tokens_of_ast_run_band_after_band(tmp_path: Path) -> None:
         torch.testing.assert_close((two - zero)[band], (one - zero)[band].roll(1, dims=0))
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_dc_offset_has_no_effect(name: str, tmp_path: Path) -> None:
+    """Neither on what is cached nor on the frames of an exported model."""
+    base = tiny_base(tmp_path, name)
+    front_end = EncodedFrontEnd(TokenConfig(), base, CachedOutputs("inputs"))
+    clips = [without_offset(clip) for clip in CLIPS[:2]]
+    shifted = [clip + np.float32(0.02) for clip in clips]
+    expected = [front_end.restore(front_end.extract(clip)) for clip in clips]
+    for clip, frames in zip(shifted, expected, strict=True):
+        for offset in (None, 0.02):
+            found = front_end.restore(front_end.extract(clip, offset))
+            np.testing.assert_allclose(found, frames, atol=0.01 * np.abs(frames).max())
+    if name != "whisper":
+        return
+    frames, padding = WhisperFrames(base.extractor)(*pad(shifted))
+    for row, mask, own in zip(frames, padding, expected, strict=True):
+        np.testing.assert_allclose(row[~mask][: len(own)], own, atol=5e-3)
+
+
 def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
     base = tiny_base(tmp_path, "whisper")
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
@@ -191,7 +213,7 @@ def test_a_model_can_round_as_the_cache_does(
     model = AdaptedClassifier(tiny_base(tmp_path), adaptation, 3).eval()
     shake(model)
     torch.nn.init.normal_(model.head.linear.weight, std=30)  # small differences count
-    clip = CLIPS[0]
+    clip = without_offset(CLIPS[0])
     inputs = torch.from_numpy(plain.inputs(clip))[None]
     padding = torch.zeros(inputs.shape[:2], dtype=torch.bool)
     expected = read(model, plain, clip)

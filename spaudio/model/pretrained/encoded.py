@@ -17,6 +17,7 @@ from spaudio.model.pretrained.encoded_augment import EncodedAugment
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import Frames, TokenConfig
+from spaudio.tokens.dc_offset import without_offset
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import BandNormaliser
 
@@ -95,11 +96,12 @@ class EncodedFrontEnd(FrontEnd):
         later: dict[str, Any] = {"first": cached.first} if cached.first else {}
         if cached.kind == "states":
             later["columns"] = ["not quiet"]  # besides the states
-        return self.base.cache_key | {"part": cached.kind, "count": cached.count} | later
+        part = {"part": cached.kind, "count": cached.count, "dc_offset": False}
+        return self.base.cache_key | part | later
 
     @override
     def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[Any]:
-        inputs = self.base.inputs(waveform)
+        inputs = self.base.inputs(without_offset(waveform, offset))
         if self.cached.kind == "inputs":
             return inputs.astype(np.float16)
         states, quiet = self.base.hidden_states(inputs, self.cached.count, self.cached.first)
