@@ -15,17 +15,36 @@ from torch import Tensor
 
 from spaudio.tokens.config import Frames
 
-_RANGE = 40 / 10 * math.log(10)  # nats of power below the loudest frame: 40 dB
-_SHARE = 0.2  # of the range between the quiet frames and the loudest
-_QUIET = 0.1  # share of the frames that count as quiet
+RANGE = 40.0  # dB below the loudest frame
+SHARE = 0.2  # of the range between the quiet frames and the loudest
+QUIET = 0.1  # share of the frames that count as quiet
+
+
+def lowest_level(levels: Tensor, outside: Tensor) -> Tensor:
+    """Returns the lowest level at which a frame belongs to the sound of its clip, not to a pause.
+
+    A frame of a pause is 40 dB below the loudest frame of the clip, or in the lowest fifth of the
+    range, in dB, between the loudest frame and the 10th percentile of the frames. So background
+    noise is a pause, too.
+
+    Args:
+        levels: (batch, frames), in nats of power.
+        outside: Boolean (batch, frames), True at frames that do not belong to the clip.
+
+    Returns:
+        (batch, 1), in nats of power.
+    """
+    loudest = levels.masked_fill(outside, -math.inf).amax(dim=1, keepdim=True)
+    ordered = levels.masked_fill(outside, math.inf).sort(dim=1).values
+    count = (~outside).sum(dim=1, keepdim=True)
+    quiet = ordered.gather(1, ((count - 1) * QUIET).to(torch.int64).clamp(min=0))
+    return torch.maximum(loudest - RANGE / 10 * math.log(10), quiet + SHARE * (loudest - quiet))
 
 
 def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Finds the first and the last frame of each clip that belong to the sound, not to a pause.
 
-    A frame of a pause is 40 dB below the loudest frame of the clip, or in the lowest fifth of the
-    range, in dB, between the loudest frame and the 10th percentile of the frames. So background
-    noise is a pause, too.
+    See :func:`lowest_level`.
 
     Args:
         frames: Log-mel frames (batch, frames, n_mels), in nats of power.
@@ -36,13 +55,8 @@ def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """
     most = frames.shape[1]
     beyond = torch.arange(most, device=frames.device) >= count.unsqueeze(1)
-    level = frames.logsumexp(dim=-1)
-    loudest = level.masked_fill(beyond, -math.inf).amax(dim=1, keepdim=True)
-    ordered = level.masked_fill(beyond, math.inf).sort(dim=1).values
-    number = ((count - 1) * _QUIET).to(torch.int64)
-    quiet = ordered.gather(1, number.clamp(min=0).unsqueeze(1))
-    limit = torch.maximum(loudest - _RANGE, quiet + _SHARE * (loudest - quiet))
-    heard = ((level >= limit) & ~beyond).to(torch.int64)
+    levels = frames.logsumexp(dim=-1)
+    heard = ((levels >= lowest_level(levels, beyond)) & ~beyond).to(torch.int64)
     return heard.argmax(dim=1), most - 1 - heard.flip(1).argmax(dim=1)
 
 

@@ -129,7 +129,7 @@ class PretrainedEncoder(nn.Module):
         return padding
 
     def quiet(self, inputs: Tensor, padding: Tensor) -> Tensor | None:
-        """Returns which tokens are far below the loudest of their clip.
+        """Returns which tokens belong to pauses.
 
         Args:
             inputs: (batch, frames, width), as :meth:`first_tokens` takes them.

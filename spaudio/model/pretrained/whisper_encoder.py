@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from spaudio.audio.decode import Waveform
 from spaudio.model.pretrained.pretrained_encoder import RATE, LogMelInput, PretrainedEncoder
+from spaudio.tokens import pauses
 from spaudio.tokens.config import Frames
 
 # Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
 # silence; with some silence, its features of digits by unseen speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
-QUIET = 40.0  # tokens this many dB below the loudest one of their clip are not pooled over
 
 
 class WhisperAudioEncoder(PretrainedEncoder):
@@ -32,7 +32,8 @@ class WhisperAudioEncoder(PretrainedEncoder):
     @override
     def cache_key(self) -> dict[str, Any]:
         silence = [SILENCE_BEFORE, SILENCE_AFTER, "less if there is no room"]
-        return super().cache_key | {"silence": silence, "quiet": QUIET}
+        quiet = [pauses.RANGE, pauses.SHARE, pauses.QUIET]
+        return super().cache_key | {"silence": silence, "quiet": quiet}
 
     @property
     @override
@@ -56,8 +57,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
         level = (self.log_mel.nats * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
         second = F.pad(level, (0, 1), value=-math.inf)[:, 1::2]
         loudness = torch.maximum(level[:, ::2], second)
-        own = loudness.masked_fill(self.around(padding[:, ::2]), -math.inf)
-        return loudness <= own.amax(dim=1, keepdim=True) - QUIET / 10 * math.log(10)
+        return loudness < pauses.lowest_level(loudness, self.around(padding[:, ::2]))
 
     @property
     @override
