@@ -16,20 +16,21 @@ from torch import Tensor
 from spaudio.tokens.config import Frames
 
 RANGE = 40.0  # dB below the loudest frame
-SHARE = 0.2  # of the range between the quiet frames and the loudest
 QUIET = 0.1  # share of the frames that count as quiet
+_SHARE = 0.2
 
 
-def lowest_level(levels: Tensor, outside: Tensor) -> Tensor:
+def lowest_level(levels: Tensor, outside: Tensor, share: float) -> Tensor:
     """Returns the lowest level at which a frame belongs to the sound of its clip, not to a pause.
 
-    A frame of a pause is 40 dB below the loudest frame of the clip, or in the lowest fifth of the
+    A frame of a pause is 40 dB below the loudest frame of the clip, or in the lowest part of the
     range, in dB, between the loudest frame and the 10th percentile of the frames. So background
     noise is a pause, too.
 
     Args:
         levels: (batch, frames), in nats of power.
         outside: Boolean (batch, frames), True at frames that do not belong to the clip.
+        share: Which part of that range belongs to pauses.
 
     Returns:
         (batch, 1), in nats of power.
@@ -38,13 +39,13 @@ def lowest_level(levels: Tensor, outside: Tensor) -> Tensor:
     ordered = levels.masked_fill(outside, math.inf).sort(dim=1).values
     count = (~outside).sum(dim=1, keepdim=True)
     quiet = ordered.gather(1, ((count - 1) * QUIET).to(torch.int64).clamp(min=0))
-    return torch.maximum(loudest - RANGE / 10 * math.log(10), quiet + SHARE * (loudest - quiet))
+    return torch.maximum(loudest - RANGE / 10 * math.log(10), quiet + share * (loudest - quiet))
 
 
 def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Finds the first and the last frame of each clip that belong to the sound, not to a pause.
 
-    See :func:`lowest_level`.
+    See :func:`lowest_level`; the lowest fifth of the range belongs to pauses.
 
     Args:
         frames: Log-mel frames (batch, frames, n_mels), in nats of power.
@@ -56,7 +57,7 @@ def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     most = frames.shape[1]
     beyond = torch.arange(most, device=frames.device) >= count.unsqueeze(1)
     levels = frames.logsumexp(dim=-1)
-    heard = ((levels >= lowest_level(levels, beyond)) & ~beyond).to(torch.int64)
+    heard = ((levels >= lowest_level(levels, beyond, _SHARE)) & ~beyond).to(torch.int64)
     return heard.argmax(dim=1), most - 1 - heard.flip(1).argmax(dim=1)
 
 

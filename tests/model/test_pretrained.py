@@ -153,10 +153,12 @@ def test_a_dc_offset_has_no_effect(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(row[~mask][: len(own)], own, atol=5e-3)
 
 
-def test_quiet_tokens_are_not_pooled_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [1e-3, 0.1])
+def test_pauses_are_not_pooled_over(pause: float, tmp_path: Path) -> None:
+    """Neither faint ones nor those with background noise, 20 dB below the sound."""
     base = tiny_base(tmp_path, "whisper")
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    clip = np.concatenate([noise, 1e-3 * noise])  # 40 dB are a factor of 100
+    clip = np.concatenate([noise, np.float32(pause) * noise])
     inputs = torch.from_numpy(base.inputs(clip))[None]
     whole = torch.zeros(inputs.shape[:2], dtype=torch.bool)
     quiet = base.quiet(inputs, whole)

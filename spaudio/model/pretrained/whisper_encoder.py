@@ -17,6 +17,7 @@ from spaudio.tokens.config import Frames
 # Silence added around a clip, in frames of 10 ms. Whisper was trained on clips in 30 s of sound or
 # silence; with some silence, its features of digits by unseen speakers are better.
 SILENCE_BEFORE, SILENCE_AFTER = 50, 100
+PAUSE = 0.1  # see `pauses.lowest_level`
 
 
 class WhisperAudioEncoder(PretrainedEncoder):
@@ -32,7 +33,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
     @override
     def cache_key(self) -> dict[str, Any]:
         silence = [SILENCE_BEFORE, SILENCE_AFTER, "less if there is no room"]
-        quiet = [pauses.RANGE, pauses.SHARE, pauses.QUIET]
+        quiet = [pauses.RANGE, pauses.QUIET, PAUSE]
         return super().cache_key | {"silence": silence, "quiet": quiet}
 
     @property
@@ -57,7 +58,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
         level = (self.log_mel.nats * inputs).logsumexp(dim=-1).masked_fill(padding, -math.inf)
         second = F.pad(level, (0, 1), value=-math.inf)[:, 1::2]
         loudness = torch.maximum(level[:, ::2], second)
-        return loudness < pauses.lowest_level(loudness, self.around(padding[:, ::2]))
+        return loudness < pauses.lowest_level(loudness, self.around(padding[:, ::2]), PAUSE)
 
     @property
     @override
