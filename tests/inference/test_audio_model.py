@@ -159,9 +159,10 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    pages = [ROOT / "docs" / f"{name}.md" for name in ("training", "pretrained")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for recipe in ("esc50", "folder", "fsdd"):
+    for recipe in ("esc50", "folder", "fsdd", "ravdess"):
         (tmp_path / "runs" / recipe).mkdir(parents=True)
         (tmp_path / "runs" / recipe / "ID").symlink_to(own_run)
     (tmp_path / "SOURCE").symlink_to(own_run.parents[2] / "sounds")
@@ -170,7 +171,7 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     for example in examples:
         exec(example, {})
         printed.append([line.split() for line in capsys.readouterr().out.splitlines()])
-    levels, noises, pauses = printed
+    levels, noises, pauses, changes = printed
     assert [level for level, _ in levels] == ["0", "-6", "-12", "-20", "6", "12"]
     assert float(levels[0][1]) == pytest.approx(Trained(own_run).report["test"]["accuracy"])
     expected = [[name, level] for name in ("white", "pink") for level in ("20", "10", "0")]
@@ -178,6 +179,8 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     assert all(0 <= float(accuracy) <= 1 for _, _, accuracy in noises)
     assert [row[0] for row in pauses] == ["0", "0.1", "0.3", "0.5", "0.5"]
     assert float(pauses[0][2]) == float(levels[0][1])
+    assert len(changes) == 5
+    assert changes[0] == ["as", "recorded:", levels[0][1]]
 
 
 def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
