@@ -25,7 +25,8 @@ from spaudio.tokens.augment import Augment
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.front_end import FrontEnd, make_front_end, open_cache
+from spaudio.tokens.front_end import FrontEnd, open_cache
+from spaudio.tokens.make_front_end import make_front_end
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from spaudio.model.pretrained.whisper_encoder import SILENCE_AFTER, SILENCE_BEFORE
 from spaudio.tokens.dc_offset import without_offsets
+from spaudio.tokens.lengths import beyond_end
 
 SILENCE = SILENCE_BEFORE + SILENCE_AFTER  # frames
 FLOOR = 1e-10  # of the mel power
@@ -60,8 +61,7 @@ class WhisperFrames(nn.Module):
         power = torch.view_as_real(spectrum).square().sum(dim=-1)[:, :, :frames]
         found = (power.transpose(1, 2) @ self.filters).clamp_min(FLOOR).log10()
         count = (lengths + self.hop - 1) // self.hop
-        count = count.clamp_min(1).unsqueeze(1) + SILENCE
-        padding = torch.arange(frames, device=waveform.device) >= count
+        padding = beyond_end(frames, count.clamp_min(1) + SILENCE)
         # Silence after the clip is never the loudest.
         top = found.flatten(1).amax(dim=1).view(-1, 1, 1)
         found = (torch.maximum(found, top - RANGE) + 4) / 4

@@ -28,7 +28,7 @@ from spaudio.io.journal import JsonLines
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import Frames, SpectrogramConfig, TokenConfig
 from spaudio.tokens.dataset import multi_hot
-from spaudio.tokens.front_end import SpectrogramFrontEnd
+from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
 from spaudio.training.multilabel import average_precisions
 
 MFCC = 20

@@ -12,9 +12,9 @@ from typing_extensions import override
 from spaudio.audio.decode import Waveform
 from spaudio.tokens.augment import Augment, AugmentConfig, random_spans, tilt_curve
 from spaudio.tokens.config import Frames, TokenConfig
-from spaudio.tokens.front_end import cut
 from spaudio.tokens.noise import draw_noise
 from spaudio.tokens.normalise import mean_square
+from spaudio.tokens.sample_front_end import cut
 from spaudio.tokens.scales import hz_to_mel
 
 

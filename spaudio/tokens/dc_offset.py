@@ -4,10 +4,10 @@ It is inaudible, but would lift the lowest bands, and a model of clips without i
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spaudio.audio.decode import Waveform
+from spaudio.tokens.lengths import beyond_end
 
 
 def without_offset(waveform: Waveform, offset: float | None = None) -> Waveform:
@@ -33,6 +33,6 @@ def without_offsets(waveforms: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         (batch, samples), zero beyond the length of each clip.
     """
-    beyond = torch.arange(waveforms.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
+    beyond = beyond_end(waveforms.shape[1], lengths)
     offset = waveforms.masked_fill(beyond, 0).sum(dim=1) / lengths.clamp(min=1)
     return (waveforms - offset.unsqueeze(1)).masked_fill(beyond, 0)

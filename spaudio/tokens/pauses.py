@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spaudio.tokens.config import Frames
+from spaudio.tokens.lengths import beyond_end
 
 RANGE = 40.0  # dB below the loudest frame
 QUIET = 0.1  # share of the frames that count as quiet
@@ -55,7 +56,7 @@ def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (batch,), the indices of the first and the last frame.
     """
     most = frames.shape[1]
-    beyond = torch.arange(most, device=frames.device) >= count.unsqueeze(1)
+    beyond = beyond_end(most, count)
     levels = frames.logsumexp(dim=-1)
     heard = ((levels >= lowest_level(levels, beyond, _SHARE)) & ~beyond).to(torch.int64)
     return heard.argmax(dim=1), most - 1 - heard.flip(1).argmax(dim=1)

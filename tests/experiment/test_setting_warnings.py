@@ -22,7 +22,7 @@ from spaudio.experiment.tasks.setting_warnings import (
 )
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
-from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.make_front_end import make_front_end
 from tests import RECIPES
 from tests.fixtures.own_sounds import RECORDINGS
 

@@ -18,7 +18,8 @@ from spaudio.report.floor import (
     summarise,
 )
 from spaudio.tokens.config import SpectrogramConfig, TokenConfig
-from spaudio.tokens.front_end import SpectrogramFrontEnd, open_cache
+from spaudio.tokens.front_end import open_cache
+from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
 
 
 @pytest.mark.parametrize("length", [9, 43])

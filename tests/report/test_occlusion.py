@@ -12,7 +12,7 @@ from spaudio.report.page.decided import find_decided
 from spaudio.report.page.judged import Judged
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser
 
 

@@ -19,8 +19,8 @@ from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.io.spread import spread
 from spaudio.tokens.cache import FrameCache, one_thread
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.front_end import make_front_end
 from spaudio.tokens.front_end import open_cache as open_front_end_cache
+from spaudio.tokens.make_front_end import make_front_end
 
 RATE = 4000
 Array = npt.NDArray[np.float32]

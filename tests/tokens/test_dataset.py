@@ -12,7 +12,7 @@ from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
-from spaudio.tokens.front_end import make_front_end
+from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
 from spaudio.training.loader import make_loader
 from spaudio.training.trainer_config import TrainerConfig

@@ -14,7 +14,8 @@ from spaudio.tokens.config import (
     TokenConfig,
     WaveformConfig,
 )
-from spaudio.tokens.front_end import make_front_end, stack_frames
+from spaudio.tokens.front_end import stack_frames
+from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -230,6 +231,6 @@ def test_frames_of_a_long_clip_are_computed_in_portions(monkeypatch: pytest.Monk
     front_end = make_front_end(TokenConfig(sample_rate=8000, spectrogram=SpectrogramConfig(40)))
     waves = [chirp(samples) for samples in (2, 80 * 64 - 1, 80 * 64, 80 * 300 + 7)]
     whole = [front_end.extract(wave) for wave in waves]
-    monkeypatch.setattr("spaudio.tokens.front_end._PORTION", 64)
+    monkeypatch.setattr("spaudio.tokens.spectrogram_front_end._PORTION", 64)
     for wave, frames in zip(waves, whole, strict=True):
         np.testing.assert_array_equal(front_end.extract(wave), frames)

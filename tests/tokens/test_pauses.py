@@ -6,7 +6,8 @@ import torch
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.front_end import FrontEnd, make_front_end
+from spaudio.tokens.front_end import FrontEnd
+from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.pauses import Pauses, find_pauses, find_sound
 
 RATE = 8000

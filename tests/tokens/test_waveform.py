@@ -9,7 +9,8 @@ from torch import Tensor
 
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.front_end import cut, stack_frames
+from spaudio.tokens.front_end import stack_frames
+from spaudio.tokens.sample_front_end import cut
 from spaudio.tokens.waveform import WaveformFrontEnd
 
 

@@ -19,7 +19,8 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.front_end import FULL_SCALE, SpectrogramFrontEnd
+from spaudio.tokens.sample_front_end import FULL_SCALE
+from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
 from spaudio.training.loop import total_epochs
 
 _LOOKED_AT = 200  # clips whose level is looked at, or a few more
