@@ -23,9 +23,10 @@ def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) 
     if given.get("model") != "pretrained":
         return []
     model = file.get("model")
-    layers = model.get("adapt_layers") if isinstance(model, Mapping) else None
+    in_file = model if isinstance(model, Mapping) else {}
     way = str(given.get("adapt", file.get("adapt")) or "probe")
-    whole = way == "full" and given.get("model.adapt_layers", layers) is None
+    whole = way == "full" and given.get("model.adapt_layers", in_file.get("adapt_layers")) is None
+    pooling = given.get("model.pooling", in_file.get("pooling", "mean_std"))
     changed = {"augment.noise": 0, "augment.crop": 0, "augment.mixstyle": 0,
                "augment.mixup_power": "false", "segments.seconds": "null",
                "trainer.min_steps": 0, "trainer.workers": 0,
@@ -33,6 +34,8 @@ def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) 
                "optim.lr": _FULL_LR if way == "full" else _LR}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
+    if way == "probe" and pooling == "mean_std":  # AudioSettings.fits_head_only
+        changed["validation.train"] = "true"
     if way != "probe" and given.get("augment") is None:
         changed |= {"augment.mixup": 0.5, "augment.cutmix": 0.0 if whole else 0.3}
     if given.get("preset") is None:

@@ -114,9 +114,10 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         # If the checkpoint of the best epoch is damaged, an earlier one has been found.
         result = replace(result, best_epoch=epoch_of(best))
         start = time.perf_counter()
-        measured = {
+        measured = result.measured | {
             name: task.objective.measure(model, _batches(loader, accelerator, name), accelerator)
             for name, loader in task.final.items()
+            if name not in result.measured
         }
         seconds = {
             "prepare": prepare_seconds,

@@ -137,7 +137,7 @@ def _result(run: StudyRun, record: Record) -> Result:
         fold=run.fold or "",
         seed=facts["seed"],
         accuracy=facts["test.accuracy"],
-        valid=math.nan if report["trained_on_valid"] else report["valid"]["accuracy"],
+        valid=report["valid"]["accuracy"] if report["valid_held_out"] else math.nan,
         floor=facts["floor.svm"],
         clips=report["clips"]["test"],
         token_rate=1 / report["token_seconds"],

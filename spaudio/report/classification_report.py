@@ -109,6 +109,8 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         for name, row in test["per_class"].items()
     ]
     clips, tokens = report["clips"], report["tokens"]
+    refitted = report["valid_held_out"] and report["trained_on_valid"]
+    measured = "before the head was refitted" if refitted else "of these weights"
     return [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
@@ -125,7 +127,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         "",
         f"- {more}",
         f"- clips: {clips['train']} training, {clips['valid']} validation, {clips['test']} test; "
-        f"validation {metric} of these weights: {report['valid'][metric]:.4f}",
+        f"validation {metric} {measured}: {report['valid'][metric]:.4f}",
         *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
         *_calibration(report),
         *(f"- {for_markdown(note)}" for note in report.get("notes", ())),
@@ -138,7 +140,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
 
 def _selection_sentence(report: Mapping[str, Any]) -> str:
     chosen = selection(report)
-    if report["trained_on_valid"]:
+    if not report["valid_held_out"]:
         return (
             "The model was also trained on the validation split, so its score there says little "
             f"({chosen})"

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -58,6 +58,7 @@ class FitResult:
             steps, as in a probe, whose head is fitted.
         data_wait: Share of the time spent waiting for batches, 0 to 1: of the steps or, without
             steps, of the fit.
+        measured: Results on splits that were measured before the model was trained on their clips.
     """
 
     best_epoch: int
@@ -66,6 +67,7 @@ class FitResult:
     tokens_per_second: float | None
     step_seconds: float | None
     data_wait: float
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

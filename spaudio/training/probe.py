@@ -40,7 +40,6 @@ def solve_head(
     objective: Objective,
     accelerator: Accelerator,
     weights: Tensor | None = None,
-    refit: Batch | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Fits the linear layer and weights of states for each penalty, and chooses one fit.
 
@@ -62,8 +61,6 @@ def solve_head(
         objective: Measures the fits for their records.
         accelerator: Passed to the objective.
         weights: (classes,), class weights of the cross-entropy, in both splits.
-        refit: Statistics of the clips to which the head is refitted with the chosen penalty; None
-            keeps the chosen fit.
 
     Returns:
         One record per fit, as in the training log, and the index of the chosen fit.
@@ -101,9 +98,19 @@ def solve_head(
     most = [e.std(correction=0).item() / math.sqrt(clips) + 1 / clips for e in excess]
     chosen = next(i for i, e in enumerate(excess) if e.mean().item() <= most[i])
     head.load_state_dict(fits[chosen])
-    if refit is not None:
-        _minimise(head, _standardised(head, refit), refit.labels, weights, PENALTIES[chosen])
     return records, chosen
+
+
+def refit_head(head: Head, batch: Batch, penalty: float, weights: Tensor | None = None) -> None:
+    """Fits a head that :func:`solve_head` has fitted to other clips, with a given penalty.
+
+    Args:
+        head: The head; modified in place.
+        batch: Statistics of the clips.
+        penalty: Penalty on the squared weights per class.
+        weights: (classes,), class weights of the cross-entropy.
+    """
+    _minimise(head, _standardised(head, batch), batch.labels, weights, penalty)
 
 
 def _standardised(head: Head, batch: Batch) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from accelerate import Accelerator
 
 import spaudio
 from spaudio.cli import main
@@ -32,8 +31,9 @@ from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.filter_use import kernel_activity, measure_filter_use
 from spaudio.report.fold_report import join_folds, write_fold_report
-from spaudio.training.loop import TrainingRun
-from spaudio.training.probe import solve_head
+from spaudio.report.probabilities import read_probabilities
+from spaudio.report.records import PROBABILITIES
+from spaudio.training.probe import refit_head, solve_head
 from tests import ROOT
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
@@ -157,10 +157,11 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     base = save_encoder("whisper", tmp_path / "base")
     fitted: list[tuple[Any, ...]] = []
 
-    def spy(head: Any, train: Any, valid: Any, objective: Any, where: Any, weights: Any,
-            both: Any) -> Any:  # fmt: skip
-        fitted.append((train, weights))
-        return solve_head(head, train, valid, objective, where, weights, both)
+    def spy(
+        head: Any, train: Any, valid: Any, objective: Any, where: Any, weights: Any
+    ) -> Any:  # fmt: skip
+        fitted.append((train, valid, weights))
+        return solve_head(head, train, valid, objective, where, weights)
 
     monkeypatch.setattr(adaptation, "solve_head", spy)
     done = run_recipe(
@@ -173,9 +174,9 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
         "ignores augment.gain, augment.mixup, tokens.sample_rate, optim.lr, trainer.epochs, "
         "trainer.label_smoothing"
     ) in done.err
-    [(train, weights)] = fitted
+    [(train, valid, weights)] = fitted
     assert len(train.clips.unique()) == len(train.clips)
-    counts = train.labels.bincount()
+    counts = train.labels.bincount() + valid.labels.bincount()
     assert counts.max() > 4 * counts.min()
     torch.testing.assert_close(weights * counts, torch.full_like(weights, counts.float().mean()))
     report = json.loads((tmp_path / "runs/folder/run/report.json").read_text())
@@ -189,7 +190,7 @@ def test_the_fit_of_unequal_classes_has_every_clip_once_and_weights(
     joined = join_folds({"a": run, "b": run})
     write_fold_report(folds, joined, Figures(folds))
     text = (folds / "report.md").read_text()
-    assert "the penalty of its head was selected on validation clips of other folds." in text
+    assert "the penalty of its head was selected on validation clips of other folds, and " in text
     assert "| Penalty | Training, validation and test clips |" in text
     assert f"| {report['penalty']:g} | " in text
     assert "training step" not in text
@@ -215,32 +216,45 @@ def test_clips_of_several_labels(tmp_path: Path, run_recipe: RunRecipe) -> None:
     assert dict(found.top(4)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
-    tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_validation_split_is_measured_before_the_head_is_fitted_to_it(
+    tmp_path: Path, sounds: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ``validation.train``, too; the head is then fitted again, to all clips."""
+    """Penalty and temperature are chosen on held-out clips; the saved head was fitted to them."""
     base = save_encoder("whisper", tmp_path / "base")
-    settings = compose(
-        "folder", *DEBUG, f"model.source={base}", "augment=none", "validation.train=true",
-        f"source={sounds}", f"data={tmp_path / 'data'}",
-    )  # fmt: skip
-    task = open_task(settings, ROOT / "data_prep")
-    assert isinstance(task, ClassificationTask)
     fits: list[tuple[Any, ...]] = []
 
     def spy(*given: Any) -> Any:
         fits.append(given)
         return solve_head(*given)
 
+    def spy_again(*given: Any) -> None:
+        fits.append(given)
+        refit_head(*given)
+
     monkeypatch.setattr(adaptation, "solve_head", spy)
-    task.fit(task.build_model(), TrainingRun(tmp_path, "", Accelerator(cpu=True)))
-    [(_, train, valid, _, _, _, both)] = fits
-    clips = task.data.train.clips
-    fitted = {clips[i].path for i in train.clips}
-    held_out = {clip.path for clip in task.data.valid.clips}
-    assert not fitted & held_out
-    assert {clips[i].path for i in both.clips} == fitted | held_out
+    monkeypatch.setattr(adaptation, "refit_head", spy_again)
+    done = run_recipe("folder", *DEBUG, f"model.source={base}", f"source={sounds}")
+    assert done.code == 0, done.err
+    [(_, train, valid, *_), (head, both, penalty, _)] = fits
+    assert set(train.clips.tolist()) < set(both.clips.tolist())
     assert len(both.clips) == len(train.clips) + len(valid.clips)
+    held_out = both.tokens[~torch.isin(both.clips, train.clips)]
+    torch.testing.assert_close(held_out.sum(dim=0), valid.tokens.sum(dim=0))
+
+    run = tmp_path / "runs" / "folder" / "run"
+    report = json.loads((run / "report.json").read_text())
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    [chosen] = [entry for entry in log if entry["penalty"] == penalty]
+    assert report["valid"]["loss"] == pytest.approx(chosen["valid_loss"], rel=1e-4)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(head(valid.tokens), valid.labels).item()
+    assert loss < 0.99 * chosen["valid_loss"]
+    assert "before the head was fitted to them" in report["calibration"]["source"]
+    model = load_best(run)
+    assert isinstance(model, AdaptedClassifier)
+    torch.testing.assert_close(model.head.linear.weight, head.linear.weight)
+    kept = read_probabilities(run / PROBABILITIES)["valid"]  # for weights of several models
+    assert len(kept.clips) == len(valid.clips)
 
 
 def test_mixed_labels_count_what_is_pooled(tmp_path: Path, sounds: Path) -> None:

@@ -47,7 +47,8 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
         "floor": {"svm": 0.5, "majority": 0.1}, "recipe": "toy",
         "tokens": {"front_end": "x", "normalise": "y"},
         "filter": {"name": "none"}, "seed": 0, "best_epoch": 1, "epochs": 1,
-        "valid": {"accuracy": 0.5}, "trained_on_valid": False, "balance": {"text": ""},
+        "valid": {"accuracy": 0.5}, "trained_on_valid": False, "valid_held_out": True,
+        "balance": {"text": ""},
         "clips": dict.fromkeys(("train", "valid", "test"), 9), "num_params": 1, "filters": [],
         "filter_params": 0, "seconds": {}, "step_seconds": 0.1, "git_commit": None,
     }  # fmt: skip

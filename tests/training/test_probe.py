@@ -76,9 +76,8 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
     train, valid, both = batch(1), batch(1, seed=1), batch(1, 180, seed=2)
     heads = Head(1, 4, 3, "mean_std"), Head(1, 4, 3, "mean_std")
     accelerator = Accelerator(cpu=True)
-    _, chosen = probe.solve_head(
-        heads[0], train, valid, Classification(), accelerator, refit=both
-    )  # fmt: skip
+    _, chosen = probe.solve_head(heads[0], train, valid, Classification(), accelerator)
+    probe.refit_head(heads[0], both, probe.PENALTIES[chosen])
     monkeypatch.setattr(probe, "PENALTIES", (probe.PENALTIES[chosen],))
     probe.solve_head(heads[1], both, valid, Classification(), accelerator)
     with torch.no_grad():

@@ -22,14 +22,16 @@ from spaudio.training.checkpoint import CHECKPOINTS, TRAINING, save_checkpoint
 from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log
 from spaudio.training.loop import FitResult, Fitted, TrainingRun
-from spaudio.training.probe import collect, solve_head
+from spaudio.training.probe import PENALTIES, collect, refit_head, solve_head
+from spaudio.training.shards import shard_batches
 
 
 class AdaptationTask(ClassificationTask):
     """Adapts a pretrained encoder to a dataset.
 
     The head is fitted first (:mod:`spaudio.training.probe`), with class weights if classes are
-    balanced. With ``adapt=probe`` and pooled statistics, that is all; otherwise training starts
+    balanced. With ``adapt=probe`` and pooled statistics, that is all; the validation split is then
+    measured before the head is fitted to its clips, too. Otherwise training starts
     from the fitted head (arXiv 2202.10054), which is kept unless the validation split ranks an
     epoch higher.
     """
@@ -74,9 +76,13 @@ class AdaptationTask(ClassificationTask):
         both = None
         if self.settings.validation.train:  # the penalty is still chosen on held-out clips
             both, train = train, _first_clips(train, len(data) - len(self.data.valid))
-        records, chosen = solve_head(
-            model.head, train, valid, self.objective, accelerator, self.balance.weights, both
-        )
+        weights = self.balance.weights
+        records, chosen = solve_head(model.head, train, valid, self.objective, accelerator, weights)
+        measured = {}
+        if both is not None:
+            batches = shard_batches(self.valid, accelerator)
+            measured["valid"] = self.objective.measure(model, batches, accelerator)
+            refit_head(model.head, both, PENALTIES[chosen], weights)
         best = records[chosen]["epoch"]
         if self.settings.fits_head_only and accelerator.is_main_process:
             checkpoints = run.folder / CHECKPOINTS
@@ -84,8 +90,8 @@ class AdaptationTask(ClassificationTask):
             log = TrainingLog(run.folder)
             for record in records:
                 log.add(record | {"seconds": record["seconds"] + waited})
-            weights = model.state_dict()
-            save_checkpoint(checkpoints, TRAINING.best, best, weights, config=run.config)
+            state = model.state_dict()
+            save_checkpoint(checkpoints, TRAINING.best, best, state, config=run.config)
         accelerator.wait_for_everyone()
         seconds = time.perf_counter() - start
         result = FitResult(
@@ -95,6 +101,7 @@ class AdaptationTask(ClassificationTask):
             tokens_per_second=None,
             step_seconds=None,
             data_wait=waited / seconds,
+            measured=measured,
         )
         return result, records[chosen]["train_loss"]
 

@@ -79,7 +79,8 @@ class ClassificationTask(Task):
         trainer = settings.trainer
         self.token_seconds: float = data.front_end.config.token_seconds
         self.data_hash = data.prepared.hash
-        self.select = not settings.validation.train
+        # A probe's penalty is selected before its head is fitted to the validation clips.
+        self.select = settings.fits_head_only or not settings.validation.train
         augment = settings.augment
         self.balance = choose_balance(
             trainer.balance,
@@ -202,6 +203,7 @@ class ClassificationTask(Task):
             "floor": self.floor,
             "valid": measured["valid"].metrics,
             "trained_on_valid": self.settings.validation.train,
+            "valid_held_out": self.select,
             "balance": self.balance.facts,
             "front_end_params": 0 if front_end is None else count_parameters(front_end),
             "stem_params": 0 if stem is None else count_parameters(stem),
@@ -300,9 +302,10 @@ class ClassificationTask(Task):
         Args:
             valid: Result of the objective on the validation split.
         """
-        if self.settings.validation.train:
+        if not self.select:
             return 1.0, "because the model was trained on the validation split", ""
-        source = f"fitted on {len(valid.labels):,} validation clips"
+        before = ", before the head was fitted to them" if self.settings.validation.train else ""
+        source = f"fitted on {len(valid.labels):,} validation clips{before}"
         known = is_calibrated_on_known_groups(self.data)
         caveat = (
             "of groups (speakers, recordings …) that were trained on, unlike those of the test "

@@ -37,7 +37,7 @@ def describe_run(
         "Model": [
             _model(settings, report),
             f"trained on the validation split as well; {selection(report)}"
-            if settings.validation.train
+            if not report["valid_held_out"]
             else f"{selection(report)}; the test split was used once, at the end",
             *_pretraining(report),
             f"training took {report['seconds']['train']:,.0f} s",
