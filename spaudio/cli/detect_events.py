@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, Subcommand
-from spaudio.cli.use_model import check_seconds, open_model, tell_bad, tell_no_rest, write
+from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, WITH, Subcommand
+from spaudio.cli.use_model import (
+    check_seconds,
+    open_model,
+    open_together,
+    tell_bad,
+    tell_no_rest,
+    write,
+)
 from spaudio.errors import ConfigError
 from spaudio.io.output import check_output
 from spaudio.report.escape import printable
@@ -34,7 +41,7 @@ def _detect(chosen: argparse.Namespace) -> None:
         return
     output, form = chosen.output, chosen.format
     targets = _event_files(output, form, files)
-    inputs = [chosen.run] if targets else [chosen.run, *chosen.paths]
+    inputs = [chosen.run, *chosen.others, *([] if targets else chosen.paths)]
     inputs += [chosen.table] * (chosen.table is not None)
     written = [*targets.values()] or [output] * (output is not None)
     new_folder = output if targets and output is not None and not output.exists() else None
@@ -54,11 +61,12 @@ def _detect(chosen: argparse.Namespace) -> None:
             predictor.inputs.classes,
             multi_label=predictor.inputs.multi_label,
         )
+    finder = open_together(predictor, chosen) if chosen.others else predictor
     tell_no_rest(predictor.inputs, "raise --threshold")
     if new_folder:
         new_folder.mkdir()
     recordings, bad = detect(
-        predictor,
+        finder,
         files,
         hop=chosen.hop,
         threshold=chosen.threshold,
@@ -130,6 +138,7 @@ def _event_files(output: Path | None, form: str, files: Sequence[Path]) -> dict[
 DETECT: Subcommand = (_detect, "find events in long recordings", {
     **MODEL,
     "paths": PATHS,
+    "--with": WITH,
     "--window": {"type": float, "metavar": "S", "help": "seconds to classify at a time "
                  "(default: the median length of the training clips)"},
     "--hop": {"type": float, "metavar": "S", "help": "seconds from one window to the next "

@@ -15,6 +15,11 @@ MODEL: dict[str, Any] = {
     "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it has moved "
                "since training"},
 }  # fmt: skip
+WITH: dict[str, Any] = {
+    "type": Path, "action": "append", "default": [], "dest": "others", "metavar": "MODEL",
+    "help": "another model of the same classes; they decide together, by a weighted sum of their "
+    "logits; may be repeated",
+}  # fmt: skip
 PATHS: dict[str, Any] = {
     "nargs": "+", "type": Path, "metavar": "FILE|DIR", "help": "audio files, or folders of them",
 }  # fmt: skip

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spaudio.cli.subcommand import FORCE, MODEL, PATHS, RUN, SKIP_BAD, UNSURE, Subcommand
+from spaudio.cli.subcommand import FORCE, MODEL, PATHS, RUN, SKIP_BAD, UNSURE, WITH, Subcommand
 from spaudio.errors import ConfigError
 from spaudio.io.output import check_output
 from spaudio.report.escape import printable
 
 if TYPE_CHECKING:
     from spaudio.experiment.inputs import Inputs
-    from spaudio.inference.predict import Predictor
+    from spaudio.inference.audio_model import AudioModel
+    from spaudio.inference.ensemble import Ensemble
 
 
 def _predict(chosen: argparse.Namespace) -> None:
@@ -28,28 +29,17 @@ def _predict(chosen: argparse.Namespace) -> None:
         inputs = [chosen.run, *chosen.others, *chosen.paths]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.audio.find import find_files
-    from spaudio.inference.ensemble import (
-        check_models,
-        decide_together,
-        predict_by_each,
-        weights_of,
-    )
-    from spaudio.inference.predict import Predictor
+    from spaudio.inference.ensemble import decide_together, predict_by_each
     from spaudio.inference.predict_files import predict_files
-    from spaudio.inference.saved import fetch
     from spaudio.report.predictions import render
 
     predictor = open_model(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
-    models = [predictor, *(Predictor(fetch(other), chosen.window) for other in chosen.others)]
     files, bad_folders = find_files(chosen.paths)
     if chosen.others:
-        check_models(models)
-        weights, source = weights_of(models)
-        shown = ", ".join(f"{weight:.2f}" for weight in weights)
-        sys.stderr.write(f"together with weights {shown}; {source}\n")
-        answers, bad = predict_by_each(models, files, chosen.align)
-        predictions = decide_together(models, weights, answers)
+        both = open_together(predictor, chosen)
+        answers, bad = predict_by_each(both.models, files, chosen.align)
+        predictions = decide_together(both.models, both.weights, answers)
     else:
         predictions, bad = predict_files(predictor, files, chosen.align)
     bad = bad_folders + bad
@@ -184,12 +174,22 @@ def _generate(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{chosen.prompt}{text}\n")
 
 
-def open_model(chosen: argparse.Namespace, window: float | None = None) -> "Predictor":
+def open_model(chosen: argparse.Namespace, window: float | None = None) -> "AudioModel":
     """Opens the run or saved model that a command names."""
-    from spaudio.inference.predict import Predictor
-    from spaudio.inference.saved import fetch
+    from spaudio.inference.audio_model import load
 
-    return Predictor(fetch(chosen.run), window, chosen.base)
+    return load(chosen.run, window=window, base=chosen.base)
+
+
+def open_together(first: "AudioModel", chosen: argparse.Namespace) -> "Ensemble":
+    """Opens the models of ``--with`` too, and prints the weights of all."""
+    from spaudio.inference.audio_model import load
+    from spaudio.inference.ensemble import Ensemble
+
+    both = Ensemble([first, *(load(other, window=chosen.window) for other in chosen.others)])
+    shown = ", ".join(f"{weight:.2f}" for weight in both.weights)
+    sys.stderr.write(f"together with weights {shown}; {both.source}\n")
+    return both
 
 
 def check_seconds(chosen: argparse.Namespace) -> None:
@@ -246,9 +246,7 @@ def tell_no_rest(inputs: "Inputs", remedy: str) -> None:
 PREDICT: Subcommand = (_predict, "classify audio files with a run's best model", {
     **MODEL,
     "paths": PATHS,
-    "--with": {"type": Path, "action": "append", "default": [], "dest": "others",
-               "metavar": "MODEL", "help": "another model of the same classes; they decide "
-               "together, by a weighted sum of their logits; may be repeated"},
+    "--with": WITH,
     "--top": {"type": int, "default": 3, "metavar": "K", "help": "classes per file "
               "(default: 3)"},
     "--format": {"choices": ("table", "csv", "json"), "default": "table",

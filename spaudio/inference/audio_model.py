@@ -69,11 +69,6 @@ class AudioModel(Predictor):
             "parameters>"
         )
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the probabilities."""
-        return self.inputs.classes
-
     @overload
     def predict(self, audio: Audio, sample_rate: int | None = None) -> Prediction: ...
     @overload

@@ -8,8 +8,7 @@ from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
-from spaudio.inference.live import Heard, WindowStream
-from spaudio.inference.predict import Predictor
+from spaudio.inference.live import Heard, WindowClassifier, WindowStream
 from spaudio.inference.predict_files import listed_if_unusable
 from spaudio.io.progress import progress_bar
 from spaudio.report.events import Event, Recording
@@ -68,14 +67,15 @@ def merge(parts: Iterable[Heard], thresholds: Sequence[float]) -> tuple[list[lis
 
 
 def event_finder(
-    predictor: Predictor, hop: float | None = None, thresholds: Sequence[float] = (0.5,)
+    predictor: WindowClassifier, hop: float | None = None, thresholds: Sequence[float] = (0.5,)
 ) -> Callable[[Iterable[Waveform]], tuple[list[list[Event]], float]]:
     """Returns a function that takes a sound, in pieces at the predictor's rate, and finds events.
 
     It returns the same as `merge`.
 
     Args:
-        predictor: Predictor of the run; its `event_seconds` slide over the sound.
+        predictor: Predictor of the run, or several models together; windows of its
+            `event_seconds` slide over the sound.
         hop: Seconds from one window to the next; None is half the window, at least a hop of
             the front-end.
         thresholds: Lowest probabilities at which a class counts as present.
@@ -90,13 +90,13 @@ def event_finder(
             )
     window = predictor.event_seconds
     if hop is None:
-        hop = max(window / 2, predictor.front_end.config.frame_seconds)
+        hop = max(window / 2, predictor.frame_seconds)
     stream = WindowStream(predictor, window, hop, batch=_BATCH)
     return lambda pieces: merge(divide(stream.answers(pieces, predictor.sample_rate)), thresholds)
 
 
 def detect(
-    predictor: Predictor,
+    predictor: WindowClassifier,
     files: Sequence[Path],
     *,
     hop: float | None = None,

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import overload
 
 import torch
+from torch import Tensor
 
+from spaudio.audio.decode import Waveform, resample
 from spaudio.errors import ConfigError
 from spaudio.inference.audio_model import AudioModel, Audios
+from spaudio.inference.detect import event_finder
 from spaudio.inference.predict import Predictor
 from spaudio.inference.predict_files import predict_files
-from spaudio.inference.sounds import Audio
+from spaudio.inference.sounds import ARRAY, Audio, named_sound
+from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.records import PROBABILITIES
-from spaudio.report.together import check_classes, choose_weights, combine_models
+from spaudio.report.together import check_classes, choose_weights, combine, combine_models
 
 
 class Ensemble:
@@ -81,6 +85,62 @@ class Ensemble:
         if align:
             raise ConfigError("align=True takes a list of sounds; got a single one")
         return self.predict([audio], sample_rate)[0]
+
+    def detect(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        hop: float | None = None,
+        threshold: float = 0.5,
+    ) -> list[Event]:
+        """Finds events; as `AudioModel.detect`, in windows of the first model."""
+        find = event_finder(self, hop, (threshold,))
+        reader = max(self.models, key=lambda model: model.sample_rate)
+        with named_sound(audio):
+            return find(reader.read(audio, sample_rate, silent_ok=True))[0][0]
+
+    @property
+    def sample_rate(self) -> int:
+        """The highest sample rate of the models, in Hz."""
+        return max(model.sample_rate for model in self.models)
+
+    @property
+    def event_seconds(self) -> float:
+        """Length of the windows of :meth:`detect`, in seconds: that of the first model."""
+        return self.models[0].event_seconds
+
+    @property
+    def frame_seconds(self) -> float:
+        """The shortest window that all models take, in seconds."""
+        return max(model.frame_seconds for model in self.models)
+
+    def check_window(self, seconds: float) -> None:
+        """Checks that all models take a sound of this length at once.
+
+        Raises:
+            ConfigError: If one does not.
+        """
+        for model in self.models:
+            model.check_window(seconds)
+
+    def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor:
+        """Classifies waveforms without cutting them, as `Predictor.probabilities`.
+
+        Args:
+            waveforms: Each (samples,), mono, at :attr:`sample_rate`.
+
+        Returns:
+            (waveforms, classes), on the CPU.
+        """
+        found = []
+        for model in self.models:
+            rates = self.sample_rate, model.sample_rate
+            heard = [resample(one, *rates, ARRAY) for one in waveforms]
+            order = [model.classes.index(label) for label in self.classes]
+            found.append(model.probabilities(heard)[:, order])
+        multi_label = self.models[0].inputs.multi_label
+        return combine(torch.stack(found), self.weights, multi_label=multi_label)
 
 
 def check_models(models: Sequence[Predictor]) -> None:

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -54,18 +55,33 @@ class Heard(Ranked):
         return super().decision(unsure) if self.probabilities.any() else SILENCE
 
 
+class WindowClassifier(Protocol):
+    """Classifies windows of sound: a predictor, or several models together (`Ensemble`)."""
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def event_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def frame_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def check_window(self, seconds: float) -> None: ...  # noqa: D102
+    def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor: ...  # noqa: D102
+
+
 class Stream(ABC):
     """Turns blocks of samples into predictions.
 
     Attributes:
-        predictor: Predictor of the run.
+        predictor: Predictor of the run, or another classifier of windows.
         how: How the predictions are computed, in words.
         first: Seconds of sound before the first prediction.
         delay: From then on, the maximum seconds from the arrival of a sound to the first prediction
             that includes it, without the computing time.
     """
 
-    predictor: Predictor
+    predictor: WindowClassifier
     how: str
     first: float
     delay: float
@@ -144,7 +160,7 @@ class WindowStream(Stream):
     Sound that is shorter than a window is one window. The last window ends with the sound.
 
     Args:
-        predictor: Predictor of the run.
+        predictor: Predictor of the run, or several models together.
         window: Seconds per window.
         hop: Seconds from one window to the next.
         batch: Windows that are classified together; more are faster, but delay predictions.
@@ -156,14 +172,14 @@ class WindowStream(Stream):
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: WindowClassifier,
         window: float,
         hop: float,
         *,
         batch: int = 1,
         reason: str | None = None,
     ) -> None:
-        shortest = predictor.front_end.config.frame_seconds
+        shortest = predictor.frame_seconds
         if not shortest <= hop <= window < math.inf:
             raise ConfigError(
                 f"window={window:g} s, hop={hop:g} s; expected a hop from {shortest:g} s to the "
@@ -185,7 +201,7 @@ class WindowStream(Stream):
             yield from self._answers(batch)
 
     def _answers(self, batch: Sequence[Window]) -> Iterator[Heard]:
-        rate, classes = self.predictor.sample_rate, self.predictor.inputs.classes
+        rate, classes = self.predictor.sample_rate, self.predictor.classes
         heard = np.array([not is_silent(window.samples) for window in batch])
         found = np.zeros((len(batch), len(classes)), np.float32)
         if heard.any():
@@ -219,6 +235,8 @@ class StateStream(Stream):
     Raises:
         ConfigError: If the model cannot be streamed, or window or hop is out of range.
     """
+
+    predictor: Predictor
 
     def __init__(self, predictor: Predictor, window: float, hop: float) -> None:
         assert isinstance(predictor.model, Classifier)

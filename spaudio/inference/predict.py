@@ -86,7 +86,7 @@ class Predictor:
         tokens = settings.tokens
         _check_inputs(run, self.inputs, tokens.bands, self.model.classes)
         self.front_end = open_front_end(settings, self.inputs.normaliser, encoder)
-        hop = self.front_end.config.frame_seconds
+        hop = self.frame_seconds
         longest = max(self.inputs.longest_seconds, hop)  # a clip may be shorter than a hop
         self.window_seconds = longest if window is None else window
         self.most_seconds = self._most_seconds(tokens, encoder)
@@ -118,6 +118,16 @@ class Predictor:
             return math.inf
         # Frames are centred: another token may begin where the sound ends.
         return (encoder.config.max_tokens - 1) * tokens.token_seconds
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.inputs.classes
+
+    @property
+    def frame_seconds(self) -> float:
+        """Hop of the front-end: the shortest window, and the shortest hop between windows."""
+        return self.front_end.config.frame_seconds
 
     def check_window(self, seconds: float) -> None:
         """Checks that the model can take a sound of this length at once.

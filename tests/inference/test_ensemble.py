@@ -160,3 +160,40 @@ def test_predict_with_another_model(
     found = {each["class"]: each["probability"] for each in one["classes"]}
     expected = spaudio.Ensemble([spaudio.load(run) for run in runs]).predict(sound)
     assert found == pytest.approx(dict(expected.top(4)))
+
+
+def test_events_are_found_by_all_models(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each window has the combined probabilities, whatever the rates of the models."""
+    wave = 0.2 * np.random.default_rng(1).standard_normal(4 * RATE)
+    wave[RATE : 2 * RATE] = 0  # silence is no event
+    recording = tmp_path / "long.wav"
+    soundfile.write(recording, wave.astype(np.float32), RATE)
+    models = [spaudio.load(run, window=0.5) for run in runs]
+    both = spaudio.Ensemble(models)
+    assert both.sample_rate == 2 * RATE
+    hop, threshold = 0.25, 0.1
+    found = both.detect(recording, hop=hop, threshold=threshold)
+    window = both.predict(wave[: RATE // 2].astype(np.float32), RATE)
+    first = {e.label: e for e in found if e.start == 0}
+    assert set(first) == {label for label, p in window.top(4) if p >= threshold}
+    assert all(first[label].confidence >= p - 0.02 for label, p in window.top(4) if p >= threshold)
+    assert not any(e.start < 1.5 < e.end for e in found)
+
+    # A model without weight decides nothing. (At one rate: resampling changes the noise.)
+    one = models[0].detect(recording, hop=hop, threshold=threshold)
+    alone = spaudio.Ensemble([models[0], models[0]], weights=[1, 0])
+    same = alone.detect(recording, hop=hop, threshold=threshold)
+    assert [(e.start, e.end, e.label) for e in same] == [(e.start, e.end, e.label) for e in one]
+    assert [e.confidence for e in same] == pytest.approx([e.confidence for e in one], rel=1e-4)
+
+    main([
+        "detect", str(runs[0]), str(recording), "--with", str(runs[1]), "--window", "0.5", "--hop",
+        str(hop), "--threshold", str(threshold),
+    ])  # fmt: skip
+    told = capsys.readouterr()
+    assert "together with weights 0.50, 0.50; all models have the same weight" in told.err
+    assert len(told.out.splitlines()) == len(found) + 1
+    with pytest.raises(ConfigError, match="hop"):
+        both.detect(recording, hop=5)
