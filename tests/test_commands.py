@@ -42,7 +42,7 @@ OTHERS = {
     "docs/api/settings.md": ["yaml", "yaml"],  # test_site.py: files that are included
     "docs/filters.md": ["python"],  # filters/test_readme_example.py
     "docs/own_sounds.md": ["python", "python"],  # export/test_write.py, inference/test_audio_model
-    "docs/pretrained.md": ["python"],  # inference/test_audio_model
+    "docs/pretrained.md": ["python"] * 2,  # inference/test_audio_model
     "docs/runs.md": ["yaml", "yaml"],  # below
     "docs/training.md": ["python"] * 3,  # inference/test_audio_model
     "docs/your_model.md": ["python"],  # filters/test_readme_example.py

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from spaudio.inference.call import Trained
 from spaudio.tokens.dataset import collate
 from spaudio.training.temperature import fit_temperature
 from tests import ROOT
+from tests.fixtures.tiny_audio import CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,8 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     monkeypatch.chdir(tmp_path)
     printed = []
     for example in examples:
+        if example.startswith("import random\n"):  # the test below
+            continue
         exec(example, {})
         printed.append([line.split() for line in capsys.readouterr().out.splitlines()])
     levels, noises, pauses, changes = printed
@@ -181,6 +185,24 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     assert float(pauses[0][2]) == float(levels[0][1])
     assert len(changes) == 5
     assert changes[0] == ["as", "recorded:", levels[0][1]]
+
+
+def test_the_example_of_few_clips_takes_some_of_each_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(import random\n.*?)```", text, re.DOTALL)
+    for split in ("train", "test"):
+        for name in CLASSES:
+            (tmp_path / "SOURCE" / split / name).mkdir(parents=True)
+            for number in range(7):
+                (tmp_path / "SOURCE" / split / name / f"{number}.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    for split, count in (("train", 5), ("test", 7)):
+        found = [len(list((tmp_path / "DIR" / split / name).iterdir())) for name in CLASSES]
+        assert found == [count] * len(CLASSES)
+    assert len({tuple(sorted(os.listdir(f"DIR/train/{name}"))) for name in CLASSES}) > 1
 
 
 def test_settings_may_be_scalars_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
