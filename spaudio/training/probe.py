@@ -1,6 +1,5 @@
 """A linear probe, trained to its optimum: logistic regression on hidden states."""
 
-import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -45,14 +44,11 @@ def solve_head(
 
     Each fit minimises the mean cross-entropy on the training split plus the penalty with L-BFGS,
     starting from the solution of the next stronger penalty. The chosen penalty is the strongest one
-    whose cross-entropy on the validation split lies within a margin of the lowest (one-standard-
-    error rule: Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). Weaker
-    penalties overfit where the split cannot tell the fits apart, for example if it shares speakers
-    with the training split. The margin is the standard error of the mean difference per clip, plus
-    1/N nats for N clips. Without the second term the weakest penalty would win wherever all fits
-    are correct, only because it is the most confident. Each fit is first calibrated with a
-    temperature, because a strong penalty lowers confidence but not accuracy. The head's
-    standardisation is fitted before all fits.
+    whose cross-entropy on the N clips of the validation split is at most 1/N nats above the lowest.
+    Without this margin the weakest penalty would win wherever all fits are correct, only because it
+    is the most confident; it overfits if the split shares speakers with the training split. Each
+    fit is first calibrated with a temperature, because a strong penalty lowers confidence but not
+    accuracy. The head's standardisation is fitted before all fits.
 
     Args:
         head: The head; modified in place.
@@ -67,7 +63,7 @@ def solve_head(
     """
     start, cpu_start = time.perf_counter(), time.process_time()
     records: list[dict[str, Any]] = []
-    losses: list[Tensor] = []
+    losses: list[float] = []
     fits: list[dict[str, Tensor]] = []
     features = _standardised(head, train)
     for number, penalty in enumerate(PENALTIES, 1):
@@ -90,13 +86,10 @@ def solve_head(
         with torch.no_grad():
             logits = head(valid.tokens)
             logits = logits / fit_temperature_of_logits(logits.cpu(), valid.labels.cpu())
-            losses.append(_clip_losses(logits, valid.labels, weights))
+            losses.append(_clip_losses(logits, valid.labels, weights).mean().item())
         fits.append({name: value.clone() for name, value in head.state_dict().items()})
-    lowest = min(losses, key=lambda loss: loss.mean().item())
-    excess = [loss - lowest for loss in losses]
-    clips = len(valid.labels)
-    most = [e.std(correction=0).item() / math.sqrt(clips) + 1 / clips for e in excess]
-    chosen = next(i for i, e in enumerate(excess) if e.mean().item() <= most[i])
+    most = min(losses) + 1 / len(valid.labels)
+    chosen = next(i for i, loss in enumerate(losses) if loss <= most)
     head.load_state_dict(fits[chosen])
     return records, chosen
 
