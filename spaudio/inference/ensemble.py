@@ -20,7 +20,7 @@ from spaudio.report.events import Event
 from spaudio.report.predictions import Prediction
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.records import PROBABILITIES
-from spaudio.report.together import check_classes, choose_weights, combine, combine_models
+from spaudio.report.together import check_classes, choose_weights, combine_models
 
 
 class Ensemble:
@@ -133,14 +133,14 @@ class Ensemble:
         Returns:
             (waveforms, classes), on the CPU.
         """
+        rate, names = self.sample_rate, [""] * len(waveforms)
         found = []
         for model in self.models:
-            rates = self.sample_rate, model.sample_rate
-            heard = [resample(one, *rates, ARRAY) for one in waveforms]
-            order = [model.classes.index(label) for label in self.classes]
-            found.append(model.probabilities(heard)[:, order])
+            heard = [resample(one, rate, model.sample_rate, ARRAY) for one in waveforms]
+            values = model.probabilities(heard)
+            found.append(ClipProbabilities(names, names, model.classes, values))
         multi_label = self.models[0].inputs.multi_label
-        return combine(torch.stack(found), self.weights, multi_label=multi_label)
+        return combine_models(found, self.weights, multi_label=multi_label).values
 
 
 def check_models(models: Sequence[Predictor]) -> None:

@@ -80,8 +80,9 @@ class AdaptationTask(ClassificationTask):
         records, chosen = solve_head(model.head, train, valid, self.objective, accelerator, weights)
         measured = {}
         if both is not None:
-            batches = shard_batches(self.valid, accelerator)
-            measured["valid"] = self.objective.measure(model, batches, accelerator)
+            if self.settings.fits_head_only:  # otherwise nothing is held out in the end
+                batches = shard_batches(self.valid, accelerator)
+                measured["valid"] = self.objective.measure(model, batches, accelerator)
             refit_head(model.head, both, PENALTIES[chosen], weights)
         best = records[chosen]["epoch"]
         if self.settings.fits_head_only and accelerator.is_main_process:
