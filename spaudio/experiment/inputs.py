@@ -68,6 +68,7 @@ class Inputs:
                 "mean": normaliser.mean.tolist(),
                 "std": normaliser.std.tolist(),
                 "pauses": normaliser.pauses and vars(normaliser.pauses),
+                "quietest": normaliser.quietest,
             }
         )
         content: dict[str, Any] = {
@@ -180,7 +181,10 @@ def _normaliser(content: dict[str, Any]) -> Normaliser:
     if "rms" in content:
         _check_positive("rms", np.float32(content["rms"]))
         return LevelNormaliser(mode, float(content["rms"]))
-    return BandNormaliser(mode, *_mean_and_std(content), _pauses(content.get("pauses")))
+    quietest = content.get("quietest")  # runs of earlier versions did not save it
+    if quietest is not None:
+        _check_positive("quietest", np.float32(quietest))
+    return BandNormaliser(mode, *_mean_and_std(content), _pauses(content.get("pauses")), quietest)
 
 
 def _pauses(content: dict[str, list[int]] | None) -> Pauses | None:

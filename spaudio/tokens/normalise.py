@@ -42,12 +42,15 @@ class BandNormaliser:
             clip's level.
         std: (n_mels,), standard deviation of the same values.
         pauses: Those of the training clips; None if pauses are not cut.
+        quietest: Level to which quieter clips are amplified (:mod:`spaudio.tokens.quiet_clips`);
+            None if they are not.
     """
 
     mode: str
     mean: Any
     std: Any
     pauses: Pauses | None = None
+    quietest: float | None = None
 
     @classmethod
     def fit(cls, mode: str, training_clips: Iterable[Frames]) -> Self:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from spaudio.audio.decode import Waveform, check_rate
 from spaudio.errors import ConfigError
+from spaudio.tokens import quiet_clips
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.dc_offset import without_offset
 from spaudio.tokens.front_end import FrontEnd
@@ -28,10 +29,10 @@ _PORTION = 4096  # frames that are computed at a time
 class SpectrogramFrontEnd(FrontEnd):
     """Log-mel frames, with or without per-channel energy normalisation.
 
-    Log-mel frames are cached and augmented. PCEN and ``top_db`` are part of the normalisation, so
-    that they concern one segment or excerpt, as in prediction. Frames are stored as float16. Their
-    values lie within about ±20, where a float16 step of at most 0.016 is far below the standard
-    deviation of any band.
+    Log-mel frames are cached and augmented. PCEN, ``top_db`` and the amplification of quiet clips
+    are part of the normalisation, so that they concern one segment or excerpt, as in prediction.
+    Frames are stored as float16. Their values lie within about ±20, where a float16 step of at most
+    0.016 is far below the standard deviation of any band.
     """
 
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
@@ -45,8 +46,8 @@ class SpectrogramFrontEnd(FrontEnd):
                 f"{config.sample_rate:,} Hz; lower it, or lengthen tokens.window"
             )
         self.pcen = Pcen(config) if config.spectrogram.scaling == "pcen" else None
-        # In nats of power, as log-mel frames.
-        self._range = config.spectrogram.top_db / 10 * math.log(10)
+        self._offset = config.spectrogram.log_offset
+        self._range = config.spectrogram.top_db / 10 * math.log(10)  # nats, as log-mel frames
         if normaliser is not None:
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
             self.register_buffer("std", torch.from_numpy(normaliser.std))
@@ -83,16 +84,21 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
-        pauses = []
+        pauses, levels = [], []
 
         def scaled() -> Iterator[Frames]:
             for frames in training_clips:
                 if self.config.trim:
                     pauses.append(find_pauses(frames))
+                levels.append(float(quiet_clips.level(torch.from_numpy(frames), self._offset)))
                 yield self._scale_clip(frames)
 
         found = BandNormaliser.fit(self.config.normalise, scaled())
-        return replace(found, pauses=Pauses.fit(pauses)) if self.config.trim else found
+        if self.config.trim:
+            found = replace(found, pauses=Pauses.fit(pauses))
+        if self.config.normalise == "clip_level":
+            found = replace(found, quietest=quiet_clips.quietest(levels))
+        return found
 
     @override
     def heard(self, frames: Frames) -> slice:
@@ -127,10 +133,13 @@ class SpectrogramFrontEnd(FrontEnd):
         return scaled
 
     def _scale(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Applies PCEN or ``top_db`` to frames (..., frames, n_mels)."""
+        """Applies PCEN, or amplification and ``top_db``, to frames (..., frames, n_mels)."""
         if self.pcen is not None:
             scaled: Tensor = self.pcen(frames)
             return scaled
+        found = self.normaliser
+        if isinstance(found, BandNormaliser) and found.quietest is not None:
+            frames = quiet_clips.amplify(frames, found.quietest, self._offset, padding)
         if not self._range:
             return frames
         heard = frames if padding is None else frames.masked_fill(padding, -math.inf)

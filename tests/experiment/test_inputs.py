@@ -17,7 +17,7 @@ def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mean, std = (rng.uniform(0.1, 9, 64).astype(np.float32) for _ in range(2))
     pauses = Pauses((3, 40), (0, 7))
-    normaliser = BandNormaliser("clip_level", mean, std, pauses)
+    normaliser = BandNormaliser("clip_level", mean, std, pauses, 0.1)
     Inputs(("a", "ü,b"), normaliser, 1.25, 0.5, lowest_rate=8000).save(tmp_path)
     back = Inputs.load(tmp_path)
     assert back.lowest_rate == 8000
@@ -25,7 +25,7 @@ def test_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert (back.longest_seconds, back.typical_seconds) == (1.25, 0.5)
     assert isinstance(back.normaliser, BandNormaliser)
     assert back.normaliser.mode == "clip_level"
-    assert back.normaliser.pauses == pauses
+    assert (back.normaliser.pauses, back.normaliser.quietest) == (pauses, 0.1)
     assert np.array_equal(back.normaliser.mean, mean)
     assert np.array_equal(back.normaliser.std, std)
     assert back.normaliser.std.dtype == np.float32
@@ -60,6 +60,7 @@ def test_numbers_that_would_give_no_finite_tokens_are_named(tmp_path: Path) -> N
         ({"mean": [0, 0]}, "mean and std have shapes"),
         ({"mean": [[0, 0, 0]] * 3, "std": [[1, 1, 1]] * 3}, "mean and std have shapes"),
         ({"rms": 0}, "rms"),
+        ({"quietest": 0}, "quietest"),
         ({"normalise": "Global"}, "normalise is 'Global', not one of"),
         ({"temperature": 0}, "temperature"),
         ({"longest_seconds": -1}, "longest_seconds"),
