@@ -21,6 +21,22 @@ QUIET = 0.1  # share of the frames that count as quiet
 _SHARE = 0.2
 
 
+def level_range(levels: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the level of the loudest frame of each clip, and the 10th percentile of its levels.
+
+    Args:
+        levels: (batch, frames).
+        outside: Boolean (batch, frames), True at frames that do not belong to the clip.
+
+    Returns:
+        Two tensors (batch, 1).
+    """
+    loudest = levels.masked_fill(outside, -math.inf).amax(dim=1, keepdim=True)
+    ordered = levels.masked_fill(outside, math.inf).sort(dim=1).values
+    count = (~outside).sum(dim=1, keepdim=True)
+    return loudest, ordered.gather(1, ((count - 1) * QUIET).to(torch.int64).clamp(min=0))
+
+
 def lowest_level(levels: Tensor, outside: Tensor, share: float) -> Tensor:
     """Returns the lowest level at which a frame belongs to the sound of its clip, not to a pause.
 
@@ -36,10 +52,7 @@ def lowest_level(levels: Tensor, outside: Tensor, share: float) -> Tensor:
     Returns:
         (batch, 1), in nats of power.
     """
-    loudest = levels.masked_fill(outside, -math.inf).amax(dim=1, keepdim=True)
-    ordered = levels.masked_fill(outside, math.inf).sort(dim=1).values
-    count = (~outside).sum(dim=1, keepdim=True)
-    quiet = ordered.gather(1, ((count - 1) * QUIET).to(torch.int64).clamp(min=0))
+    loudest, quiet = level_range(levels, outside)
     return torch.maximum(loudest - RANGE / 10 * math.log(10), quiet + share * (loudest - quiet))
 
 

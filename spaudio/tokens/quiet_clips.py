@@ -2,7 +2,7 @@
 
 The offset of the logarithm is the same for all clips, so less of a quiet clip stands out from it.
 A model that subtracts the level of each clip therefore still depended on it, at levels that are
-lower than in training.
+lower than in training. Steady background noise is not amplified: it would sound like a noisy word.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spaudio.tokens.pauses import level_range
+
 PERCENTILE = 5
-MOST = 1e4  # 40 dB; beyond, the rounding of the cached frames would be amplified to audible noise
-_LEAST = 1e-10  # the level of silence
-
-
-def level(frames: Tensor, log_offset: float, padding: Tensor | None = None) -> Tensor:
-    """Returns the power of the loudest frame of each clip.
-
-    Args:
-        frames: Log-mel frames (..., frames, n_mels).
-        log_offset: What was added to the power.
-        padding: Boolean (..., frames, 1), True at padding.
-
-    Returns:
-        (..., 1, 1), at least 1e-10.
-    """
-    power = _power(frames, log_offset).sum(dim=-1, keepdim=True)
-    heard = power if padding is None else power.masked_fill(padding, 0)
-    return heard.amax(dim=-2, keepdim=True).clamp(min=_LEAST)
+#: Largest gain, in dB. More would make the rounding of cached frames audible.
+MOST = 40.0
+#: The levels of steady sounds have a smaller range than this, in dB. White and pink noise have 2 to
+#: 7 dB, 95 % of the clips of Free Spoken Digits at least 14 dB.
+STEADY = 10.0
 
 
 def quietest(levels: Sequence[float]) -> float:
@@ -37,19 +26,33 @@ def quietest(levels: Sequence[float]) -> float:
     return float(np.percentile(levels, PERCENTILE))
 
 
-def amplify(
-    frames: Tensor, lowest: float, log_offset: float, padding: Tensor | None = None
-) -> Tensor:
-    """Amplifies clips that are quieter than ``lowest`` to it, by at most 40 dB.
+def level(frames: Tensor, log_offset: float) -> Tensor:
+    """Returns the power of the loudest frame of a clip, and at least ``log_offset``.
 
     Args:
-        frames: As in :func:`level`; a louder recording would have the result.
-        lowest: A level.
-        log_offset: As in :func:`level`.
-        padding: As there.
+        frames: Log-mel frames (frames, n_mels).
+        log_offset: What was added to the power of each band.
     """
-    gain = (lowest / level(frames, log_offset, padding)).clamp(min=1, max=MOST)
-    return torch.where(gain > 1, (_power(frames, log_offset) * gain + log_offset).log(), frames)
+    return _power(frames, log_offset).sum(dim=-1).amax().clamp(min=log_offset)
+
+
+def amplify(frames: Tensor, lowest: float, log_offset: float, outside: Tensor) -> Tensor:
+    """Amplifies clips whose level is below ``lowest`` to it, unless they are steady.
+
+    Args:
+        frames: Log-mel frames (batch, frames, n_mels).
+        lowest: From :func:`quietest`.
+        log_offset: As in :func:`level`.
+        outside: Boolean (batch, frames), True at frames that do not belong to the clip.
+
+    Returns:
+        The frames of louder recordings, by at most 40 dB.
+    """
+    power = _power(frames, log_offset)
+    loudest, quiet = level_range(power.sum(dim=-1), outside)
+    gain = (lowest / loudest.clamp(min=log_offset)).clamp(min=1, max=10 ** (MOST / 10))
+    gain = gain.masked_fill(loudest < 10 ** (STEADY / 10) * quiet, 1).unsqueeze(-1)
+    return torch.where(gain > 1, (power * gain + log_offset).log(), frames)
 
 
 def _power(frames: Tensor, log_offset: float) -> Tensor:

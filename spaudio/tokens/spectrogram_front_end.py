@@ -129,21 +129,27 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     def _scale_clip(self, frames: Frames) -> Frames:
-        scaled: Frames = self._scale(torch.from_numpy(frames)).numpy()
+        outside = torch.zeros(1, len(frames), dtype=torch.bool)
+        scaled: Frames = self._scale(torch.from_numpy(frames)[None], outside)[0].numpy()
         return scaled
 
-    def _scale(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Applies PCEN, or amplification and ``top_db``, to frames (..., frames, n_mels)."""
+    def _scale(self, frames: Tensor, outside: Tensor) -> Tensor:
+        """Applies PCEN, or amplification and ``top_db``.
+
+        Args:
+            frames: (batch, frames, n_mels).
+            outside: Boolean (batch, frames), True at padding.
+        """
         if self.pcen is not None:
             scaled: Tensor = self.pcen(frames)
             return scaled
         found = self.normaliser
         if isinstance(found, BandNormaliser) and found.quietest is not None:
-            frames = quiet_clips.amplify(frames, found.quietest, self._offset, padding)
+            frames = quiet_clips.amplify(frames, found.quietest, self._offset, outside)
         if not self._range:
             return frames
-        heard = frames if padding is None else frames.masked_fill(padding, -math.inf)
-        return torch.maximum(frames, heard.amax(dim=(-2, -1), keepdim=True) - self._range)
+        heard = frames.masked_fill(outside.unsqueeze(-1), -math.inf)
+        return torch.maximum(frames, heard.amax(dim=(1, 2), keepdim=True) - self._range)
 
     @override
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
@@ -157,5 +163,5 @@ class SpectrogramFrontEnd(FrontEnd):
             return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
 
         normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
-        normalised: Tensor = normaliser(self._scale(frames, padding), average)
+        normalised: Tensor = normaliser(self._scale(frames, padding.squeeze(-1)), average)
         return normalised

@@ -59,6 +59,16 @@ def test_other_clips_are_as_they_were() -> None:
     assert kept.quietest is None
 
 
+def test_steady_noise_is_not_amplified() -> None:
+    front_end = fitted("clip_level", word())
+    plain = untreated(front_end)
+    noise = (1e-3 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
+    assert np.array_equal(tokens(front_end, noise), tokens(plain, noise))
+    words = noise.copy()
+    words[: len(word())] += word(-20)
+    assert not np.array_equal(tokens(front_end, words), tokens(plain, words))
+
+
 def test_the_quietest_level_is_a_low_percentile_of_the_training_clips() -> None:
     waves = [word(decibels) for decibels in (-20, *range(20))]
     front_end = fitted("clip_level", *waves)
@@ -71,18 +81,20 @@ def test_the_quietest_level_is_a_low_percentile_of_the_training_clips() -> None:
 
 
 def test_no_clip_is_amplified_by_more_than_40_db_and_silence_stays_silent() -> None:
-    frames = torch.tensor([[1.0, 0.5], [1e-3, 0]]) * 1e-6
-    faint = (frames + OFFSET).log()
-    found = quiet_clips.amplify(faint, 1e6, OFFSET)
-    torch.testing.assert_close(found.exp(), frames * 1e4 + OFFSET, rtol=1e-3, atol=1e-9)
-    silence = torch.full((9, 4), math.log(OFFSET))
-    torch.testing.assert_close(quiet_clips.amplify(silence, 1.0, OFFSET), silence)
+    power = torch.tensor([[[1.0, 0.5], [1e-3, 0]]]) * 1e-6
+    inside = torch.zeros(1, 2, dtype=torch.bool)
+    found = quiet_clips.amplify((power + OFFSET).log(), 1e6, OFFSET, inside)
+    torch.testing.assert_close(found.exp(), power * 1e4 + OFFSET, rtol=1e-3, atol=1e-9)
+    silence = torch.full((1, 2, 4), math.log(OFFSET))
+    torch.testing.assert_close(quiet_clips.amplify(silence, 1.0, OFFSET, inside), silence)
 
 
 def test_padding_is_not_part_of_a_clip() -> None:
-    frames = torch.full((1, 4, 3), -9.0)
-    frames[:, 2:] = 2.0
-    padding = torch.tensor([False, False, True, True]).view(1, 4, 1)
-    assert float(quiet_clips.level(frames, OFFSET, padding)) == pytest.approx(
-        3 * (math.exp(-9) - OFFSET), rel=1e-4
-    )
+    front_end = make_front_end(TokenConfig(RATE))
+    frames = torch.from_numpy(front_end.restore(front_end.extract(word(-30))))
+    alone = quiet_clips.amplify(frames[None], 0.1, OFFSET, torch.zeros(1, len(frames)).bool())
+    padded = torch.cat([frames, torch.full((9, frames.shape[1]), 2.0)])[None]
+    outside = (torch.arange(len(frames) + 9) >= len(frames))[None]
+    together = quiet_clips.amplify(padded, 0.1, OFFSET, outside)
+    assert torch.equal(together[:, : len(frames)], alone)
+    assert not torch.equal(alone[0], frames)
