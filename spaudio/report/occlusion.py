@@ -65,6 +65,7 @@ def occlude_frames(
         multi_label: As for :func:`log_odds`.
         length: Of the clip, in seconds; the last frame may begin where it ends.
     """
+    frames = front_end.amplify(frames)
     config, heard = front_end.config, front_end.heard(frames)
     values = np.zeros(frames.shape, np.float32)
     values[heard] = front_end.normalise(frames[heard])

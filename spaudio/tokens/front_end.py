@@ -92,12 +92,20 @@ class FrontEnd(nn.Module):
         assert self.normaliser is not None
         return np.asarray(self.normaliser(frames), dtype=np.float32)
 
+    def amplify(self, frames: Frames) -> Frames:
+        """Amplifies the restored frames (frames, width) of a clip that is too quiet."""
+        return frames
+
     def heard(self, frames: Frames) -> slice:
-        """Returns which of the restored frames (frames, width) of a clip become tokens."""
+        """Returns which of the amplified frames (frames, width) of a clip become tokens."""
         return slice(0, len(frames))
 
     def tokens(self, frames: Frames) -> Frames:
-        """Normalises and stacks the restored frames (frames, width) of one clip."""
+        """Turns the restored frames (frames, width) of one clip into tokens, except in training.
+
+        Training augments the frames instead of amplifying and trimming them.
+        """
+        frames = self.amplify(frames)
         return stack_frames(self.normalise(frames[self.heard(frames)]), self.config.stack)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +128,9 @@ class FrontEnd(nn.Module):
         # One more token than needed: torch.export would treat a length that can be 1 as constant.
         tokens = samples // token + 2
         waveform = without_offsets(waveform, lengths)
-        frames, count = self._trim(self._frames(waveform, tokens * stack), lengths // hop + 1)
+        count = lengths // hop + 1
+        frames = self._amplify(self._frames(waveform, tokens * stack), count)
+        frames, count = self._trim(frames, count)
         padding = beyond_end(tokens * stack, count).unsqueeze(-1)
         frames = self._normalise(frames, padding, count.view(-1, 1, 1)).masked_fill(padding, 0)
         return stack_batch(frames, stack), beyond_end(tokens, (count - 1) // stack + 1)
@@ -128,6 +138,10 @@ class FrontEnd(nn.Module):
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
         """Returns (batch, frames, width), rounded as the cache rounds them."""
         raise NotImplementedError
+
+    def _amplify(self, frames: Tensor, count: Tensor) -> Tensor:
+        """Does the same as :meth:`amplify` for clips of ``count`` (batch,) frames."""
+        return frames
 
     def _trim(self, frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """Moves the frames that :meth:`heard` names to the start; also returns how many."""

@@ -3,6 +3,8 @@
 The offset of the logarithm is the same for all clips, so less of a quiet clip stands out from it.
 A model that subtracts the level of each clip therefore still depended on it, at levels that are
 lower than in training. Steady background noise is not amplified: it would sound like a noisy word.
+
+Like the cutting of pauses, this is applied in validation, test and prediction, but not in training.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spaudio.tokens.lengths import beyond_end
 from spaudio.tokens.pauses import level_range
 
 PERCENTILE = 5
-#: Largest gain, in dB. More would make the rounding of cached frames audible.
+#: Largest gain, in dB. More would make the rounding of cached frames matter.
 MOST = 40.0
 #: The levels of steady sounds have a smaller range than this, in dB. White and pink noise have 2 to
 #: 7 dB, 95 % of the clips of Free Spoken Digits at least 14 dB.
@@ -36,20 +39,20 @@ def level(frames: Tensor, log_offset: float) -> Tensor:
     return _power(frames, log_offset).sum(dim=-1).amax().clamp(min=log_offset)
 
 
-def amplify(frames: Tensor, lowest: float, log_offset: float, outside: Tensor) -> Tensor:
+def amplify(frames: Tensor, count: Tensor, lowest: float, log_offset: float) -> Tensor:
     """Amplifies clips whose level is below ``lowest`` to it, unless they are steady.
 
     Args:
         frames: Log-mel frames (batch, frames, n_mels).
+        count: (batch,), frames of each clip; those beyond are not read.
         lowest: From :func:`quietest`.
         log_offset: As in :func:`level`.
-        outside: Boolean (batch, frames), True at frames that do not belong to the clip.
 
     Returns:
         The frames of louder recordings, by at most 40 dB.
     """
     power = _power(frames, log_offset)
-    loudest, quiet = level_range(power.sum(dim=-1), outside)
+    loudest, quiet = level_range(power.sum(dim=-1), beyond_end(frames.shape[1], count))
     gain = (lowest / loudest.clamp(min=log_offset)).clamp(min=1, max=10 ** (MOST / 10))
     gain = gain.masked_fill(loudest < 10 ** (STEADY / 10) * quiet, 1).unsqueeze(-1)
     return torch.where(gain > 1, (power * gain + log_offset).log(), frames)

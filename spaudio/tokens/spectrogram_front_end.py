@@ -29,10 +29,10 @@ _PORTION = 4096  # frames that are computed at a time
 class SpectrogramFrontEnd(FrontEnd):
     """Log-mel frames, with or without per-channel energy normalisation.
 
-    Log-mel frames are cached and augmented. PCEN, ``top_db`` and the amplification of quiet clips
-    are part of the normalisation, so that they concern one segment or excerpt, as in prediction.
-    Frames are stored as float16. Their values lie within about ±20, where a float16 step of at most
-    0.016 is far below the standard deviation of any band.
+    Log-mel frames are cached and augmented. PCEN and ``top_db`` are part of the normalisation, so
+    that they concern one segment or excerpt, as in prediction. Frames are stored as float16. Their
+    values lie within about ±20, where a float16 step of at most 0.016 is far below the standard
+    deviation of any band.
     """
 
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
@@ -101,6 +101,19 @@ class SpectrogramFrontEnd(FrontEnd):
         return found
 
     @override
+    def amplify(self, frames: Frames) -> Frames:
+        one, count = torch.from_numpy(frames)[None], torch.tensor([len(frames)])
+        amplified: Frames = self._amplify(one, count)[0].numpy()
+        return amplified
+
+    @override
+    def _amplify(self, frames: Tensor, count: Tensor) -> Tensor:
+        found = self.normaliser
+        if not isinstance(found, BandNormaliser) or found.quietest is None:
+            return frames
+        return quiet_clips.amplify(frames, count, found.quietest, self._offset)
+
+    @override
     def heard(self, frames: Frames) -> slice:
         if self._pauses is None:
             return super().heard(frames)
@@ -129,27 +142,18 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @torch.inference_mode()
     def _scale_clip(self, frames: Frames) -> Frames:
-        outside = torch.zeros(1, len(frames), dtype=torch.bool)
-        scaled: Frames = self._scale(torch.from_numpy(frames)[None], outside)[0].numpy()
+        scaled: Frames = self._scale(torch.from_numpy(frames)).numpy()
         return scaled
 
-    def _scale(self, frames: Tensor, outside: Tensor) -> Tensor:
-        """Applies PCEN, or amplification and ``top_db``.
-
-        Args:
-            frames: (batch, frames, n_mels).
-            outside: Boolean (batch, frames), True at padding.
-        """
+    def _scale(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Applies PCEN or ``top_db`` to frames (..., frames, n_mels)."""
         if self.pcen is not None:
             scaled: Tensor = self.pcen(frames)
             return scaled
-        found = self.normaliser
-        if isinstance(found, BandNormaliser) and found.quietest is not None:
-            frames = quiet_clips.amplify(frames, found.quietest, self._offset, outside)
         if not self._range:
             return frames
-        heard = frames.masked_fill(outside.unsqueeze(-1), -math.inf)
-        return torch.maximum(frames, heard.amax(dim=(1, 2), keepdim=True) - self._range)
+        heard = frames if padding is None else frames.masked_fill(padding, -math.inf)
+        return torch.maximum(frames, heard.amax(dim=(-2, -1), keepdim=True) - self._range)
 
     @override
     def _frames(self, waveform: Tensor, frames: int) -> Tensor:
@@ -163,5 +167,5 @@ class SpectrogramFrontEnd(FrontEnd):
             return values.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
 
         normaliser = BandNormaliser(self.config.normalise, self.mean, self.std)
-        normalised: Tensor = normaliser(self._scale(frames, padding.squeeze(-1)), average)
+        normalised: Tensor = normaliser(self._scale(frames, padding), average)
         return normalised

@@ -82,19 +82,19 @@ def test_the_quietest_level_is_a_low_percentile_of_the_training_clips() -> None:
 
 def test_no_clip_is_amplified_by_more_than_40_db_and_silence_stays_silent() -> None:
     power = torch.tensor([[[1.0, 0.5], [1e-3, 0]]]) * 1e-6
-    inside = torch.zeros(1, 2, dtype=torch.bool)
-    found = quiet_clips.amplify((power + OFFSET).log(), 1e6, OFFSET, inside)
+    count = torch.tensor([2])
+    found = quiet_clips.amplify((power + OFFSET).log(), count, 1e6, OFFSET)
     torch.testing.assert_close(found.exp(), power * 1e4 + OFFSET, rtol=1e-3, atol=1e-9)
     silence = torch.full((1, 2, 4), math.log(OFFSET))
-    torch.testing.assert_close(quiet_clips.amplify(silence, 1.0, OFFSET, inside), silence)
+    torch.testing.assert_close(quiet_clips.amplify(silence, count, 1.0, OFFSET), silence)
 
 
 def test_padding_is_not_part_of_a_clip() -> None:
     front_end = make_front_end(TokenConfig(RATE))
     frames = torch.from_numpy(front_end.restore(front_end.extract(word(-30))))
-    alone = quiet_clips.amplify(frames[None], 0.1, OFFSET, torch.zeros(1, len(frames)).bool())
+    count = torch.tensor([len(frames)])
+    alone = quiet_clips.amplify(frames[None], count, 0.1, OFFSET)
     padded = torch.cat([frames, torch.full((9, frames.shape[1]), 2.0)])[None]
-    outside = (torch.arange(len(frames) + 9) >= len(frames))[None]
-    together = quiet_clips.amplify(padded, 0.1, OFFSET, outside)
+    together = quiet_clips.amplify(padded, count, 0.1, OFFSET)
     assert torch.equal(together[:, : len(frames)], alone)
     assert not torch.equal(alone[0], frames)
