@@ -133,11 +133,11 @@ class TokenConfig:
             :class:`spaudio.model.stem.ConvStem`; ``stack`` must then be a power of two.
         stem_channels: Output channels of each convolution of the stem.
         normalise: ``"global"`` subtracts the training split's mean of each band and divides by its
-            standard deviation. ``"clip_level"`` first amplifies clips that are quieter
-            than the training clips (:mod:`spaudio.tokens.quiet_clips`), and subtracts each clip's
-            level (:func:`spaudio.tokens.normalise.centred`). For the learned front-end, samples are
-            divided by the root mean square of the training split or, with ``"clip_level"``, of the
-            clip. PCEN takes ``"global"`` only.
+            standard deviation. ``"clip_level"`` first subtracts each clip's level
+            (:func:`spaudio.tokens.normalise.centred`); clips that are quieter than the training
+            clips are amplified before (:mod:`spaudio.tokens.quiet_clips`). For the learned
+            front-end, samples are divided by the root mean square of the training split or, with
+            ``"clip_level"``, of the clip. PCEN takes ``"global"`` only.
         trim: In validation, test and prediction, cuts pauses at both ends of a clip that are longer
             than in 95 % of the training clips (:mod:`spaudio.tokens.pauses`). Log-mel frames only.
         spectrogram: Settings of the mel front-end only.

@@ -85,18 +85,20 @@ class SpectrogramFrontEnd(FrontEnd):
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:
         pauses, levels = [], []
+        by_clip = self.config.normalise == "clip_level"
 
         def scaled() -> Iterator[Frames]:
             for frames in training_clips:
                 if self.config.trim:
                     pauses.append(find_pauses(frames))
-                levels.append(float(quiet_clips.level(torch.from_numpy(frames), self._offset)))
+                if by_clip:
+                    levels.append(quiet_clips.level(torch.from_numpy(frames), self._offset).item())
                 yield self._scale_clip(frames)
 
         found = BandNormaliser.fit(self.config.normalise, scaled())
         if self.config.trim:
             found = replace(found, pauses=Pauses.fit(pauses))
-        if self.config.normalise == "clip_level":
+        if by_clip:
             found = replace(found, quietest=quiet_clips.quietest(levels))
         return found
 
