@@ -53,7 +53,7 @@ def amplify(frames: Tensor, count: Tensor, lowest: float, log_offset: float) -> 
     """
     power = _power(frames, log_offset)
     loudest, quiet = level_range(power.sum(dim=-1), beyond_end(frames.shape[1], count))
-    gain = (lowest / loudest.clamp(min=log_offset)).clamp(min=1, max=10 ** (MOST / 10))
+    gain = (lowest / loudest.clamp(min=log_offset)).clamp(min=1.0, max=10 ** (MOST / 10))
     gain = gain.masked_fill(loudest < 10 ** (STEADY / 10) * quiet, 1).unsqueeze(-1)
     return torch.where(gain > 1, (power * gain + log_offset).log(), frames)
 

@@ -46,6 +46,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrained_run(tmp_path_factory.mktemp("runs"), "tokens=words", "filter=depthwise")
+
+
+@pytest.fixture(scope="module")
 def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_untrained_run(tmp_path_factory.mktemp("runs"), *ADAPTIVE)
 
@@ -71,8 +76,10 @@ def check_without_this_package(target: Path) -> None:
     assert facts["sample_rate"] == 8000
 
 
-# Together, the two models have every part that can be exported; both formats are of one trace.
-@pytest.mark.parametrize(("form", "model"), [("pt2", "adaptive"), ("onnx", "run")])
+# Together, the models have every part that can be exported.
+@pytest.mark.parametrize(
+    ("form", "model"), [("pt2", "adaptive"), ("onnx", "run"), ("onnx", "words")]
+)
 def test_the_command_writes_what_it_has_checked(
     form: str,
     model: str,
