@@ -59,6 +59,11 @@ class LogMel(nn.Module):
         return torch.log(power + self.config.spectrogram.log_offset).transpose(-1, -2)
 
 
+def power_of(log_mel: Tensor, log_offset: float) -> Tensor:
+    """Returns the mel power of log-mel frames, without the offset of their logarithm."""
+    return (log_mel.exp() - log_offset).clamp(min=0)
+
+
 def _torchaudio() -> Any:
     """Imports torchaudio; a failure becomes a one-line error with a remedy.
 

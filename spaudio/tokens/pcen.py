@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spaudio.tokens.config import TokenConfig
+from spaudio.tokens.logmel import power_of
 
 _FORGOTTEN = 1e-12  # weight below which the smoother drops a past energy
 
@@ -46,7 +47,7 @@ class Pcen(nn.Module):
             (..., frames, n_mels), not negative; zero for silence.
         """
         c = self.config
-        energy = (log_mel.exp() - self.log_offset).clamp(min=0)
+        energy = power_of(log_mel, self.log_offset)
         scaled = energy / (c.eps + self.smooth(energy)) ** c.gain
         found: Tensor = (scaled + c.bias) ** c.power - c.bias**c.power
         return found

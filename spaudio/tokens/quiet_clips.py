@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spaudio.tokens.lengths import beyond_end
+from spaudio.tokens.logmel import power_of
 from spaudio.tokens.pauses import level_range
 
 PERCENTILE = 5
@@ -36,7 +37,7 @@ def level(frames: Tensor, log_offset: float) -> Tensor:
         frames: Log-mel frames (frames, n_mels).
         log_offset: What was added to the power of each band.
     """
-    return _power(frames, log_offset).sum(dim=-1).amax().clamp(min=log_offset)
+    return power_of(frames, log_offset).sum(dim=-1).amax().clamp(min=log_offset)
 
 
 def amplify(frames: Tensor, count: Tensor, lowest: float, log_offset: float) -> Tensor:
@@ -51,12 +52,8 @@ def amplify(frames: Tensor, count: Tensor, lowest: float, log_offset: float) -> 
     Returns:
         The frames of louder recordings, by at most 40 dB.
     """
-    power = _power(frames, log_offset)
+    power = power_of(frames, log_offset)
     loudest, quiet = level_range(power.sum(dim=-1), beyond_end(frames.shape[1], count))
     gain = (lowest / loudest.clamp(min=log_offset)).clamp(min=1.0, max=10 ** (MOST / 10))
     gain = gain.masked_fill(loudest < 10 ** (STEADY / 10) * quiet, 1).unsqueeze(-1)
     return torch.where(gain > 1, (power * gain + log_offset).log(), frames)
-
-
-def _power(frames: Tensor, log_offset: float) -> Tensor:
-    return (frames.exp() - log_offset).clamp(min=0)

@@ -221,8 +221,26 @@ def test_clips_of_several_labels(tmp_path: Path, run_recipe: RunRecipe) -> None:
     assert dict(found.top(4)) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The arguments of every fit of a head, in order."""
+    found: list[tuple[Any, ...]] = []
+
+    def spy(*given: Any) -> Any:
+        found.append(given)
+        return solve_head(*given)
+
+    def spy_again(*given: Any) -> None:
+        found.append(given)
+        refit_head(*given)
+
+    monkeypatch.setattr(adaptation, "solve_head", spy)
+    monkeypatch.setattr(adaptation, "refit_head", spy_again)
+    return found
+
+
 def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
-    tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sounds: Path, fits: list[tuple[Any, ...]]
 ) -> None:
     """The head is then fitted again, to all clips."""
     base = save_encoder("whisper", tmp_path / "base")
@@ -232,18 +250,6 @@ def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
     )  # fmt: skip
     task = open_task(settings, ROOT / "data_prep")
     assert isinstance(task, ClassificationTask)
-    fits: list[tuple[Any, ...]] = []
-
-    def spy(*given: Any) -> Any:
-        fits.append(given)
-        return solve_head(*given)
-
-    def spy_again(*given: Any) -> None:
-        fits.append(given)
-        refit_head(*given)
-
-    monkeypatch.setattr(adaptation, "solve_head", spy)
-    monkeypatch.setattr(adaptation, "refit_head", spy_again)
     task.fit(task.build_model(), TrainingRun(tmp_path, "", Accelerator(cpu=True)))
     [(_, train, valid, *_), (_, both, *_)] = fits
     clips = task.data.train.clips
@@ -255,22 +261,10 @@ def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
 
 
 def test_the_validation_split_is_measured_before_the_head_is_fitted_to_it(
-    tmp_path: Path, sounds: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sounds: Path, run_recipe: RunRecipe, fits: list[tuple[Any, ...]]
 ) -> None:
     """Penalty and temperature are chosen on held-out clips; the saved head was fitted to them."""
     base = save_encoder("whisper", tmp_path / "base")
-    fits: list[tuple[Any, ...]] = []
-
-    def spy(*given: Any) -> Any:
-        fits.append(given)
-        return solve_head(*given)
-
-    def spy_again(*given: Any) -> None:
-        fits.append(given)
-        refit_head(*given)
-
-    monkeypatch.setattr(adaptation, "solve_head", spy)
-    monkeypatch.setattr(adaptation, "refit_head", spy_again)
     done = run_recipe("folder", *DEBUG, f"model.source={base}", f"source={sounds}")
     assert done.code == 0, done.err
     [(_, _, valid, *_), (head, _, penalty, _)] = fits
