@@ -85,7 +85,7 @@ def prepare(
     for name, path in (("table", table), ("labels", labels), ("background", background)):
         if path is not None and not path.strip():
             raise ConfigError(f"{name}= is empty; give a path, or leave it out")
-    root = open_source(source, work)
+    unpacked = root = open_source(source, work)
     if not user_path(source).is_dir():
         root = _top(root, table)
     if root == work.parent.resolve():
@@ -101,9 +101,12 @@ def prepare(
     _check(root, clips, group_regex, table, background)
     seeded = background is not None
     whole, bad, intervals, notes = root, dict[str, str](), found.intervals, list[str]()
+    if table is None and root != unpacked:
+        inner = root.relative_to(unpacked).as_posix()
+        notes.append(f"the classes are the folders in {inner}/ of the archive")
     if intervals and not found.split_given:
         _check_groups(intervals, clips, table, valid_fraction, test_fraction)
-    if intervals and background is not None and _is_same(background, root):
+    if intervals and background is not None and _is_same(background, source, root):
         empty = {name: _group(name, group_regex) or name for name in found.empty}
         more, gaps, bad = background_between(root, clips, intervals, empty=empty, seed=split_seed)
         clips, intervals, background = [*clips, *more], [*intervals, *gaps], None
@@ -288,9 +291,9 @@ def _scarce_background(clips: Sequence[SourceClip]) -> list[str]:
     ]
 
 
-def _is_same(folder: str, root: Path) -> bool:
-    """Whether a folder that the user names is the source."""
-    return user_path(folder).is_dir() and user_path(folder).resolve() == root.resolve()
+def _is_same(path: str, source: str, root: Path) -> bool:
+    """Whether a path that the user names is the source, or the folder that it was unpacked to."""
+    return user_path(path).resolve() in (user_path(source).resolve(), root.resolve())
 
 
 def _group(path: str, group_regex: str | None) -> str:

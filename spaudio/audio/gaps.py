@@ -5,7 +5,7 @@ import heapq
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from spaudio.audio.background import BACKGROUND
@@ -79,30 +79,36 @@ def background_between(
             "annotation; name a folder of other recordings"
         )
     more = []
-    middles = {name: _middles(events) for name, events in by_recording.items()}
+    nearest = {name: _Nearest(events) for name, events in by_recording.items()}
     for piece in pieces:
-        near = _nearest(piece, middles[piece.recording])
+        near = nearest[piece.recording](piece)
         group, split = (near.group, near.split) if near else (empty[piece.recording], "train")
         more.append(SourceClip(piece.path, BACKGROUND, split, group))
     return more, pieces, bad
 
 
-def _middles(
-    events: Sequence[tuple[Interval, SourceClip]],
-) -> tuple[list[float], list[SourceClip]]:
-    """Returns twice the middles of the annotations of a recording, in order, and their clips."""
-    ordered = sorted(events, key=lambda event: event[0].start + event[0].end)
-    return [one.start + one.end for one, _ in ordered], [clip for _, clip in ordered]
+class _Nearest:
+    """Finds the annotation of a recording that is nearest to a piece which touches none.
 
+    Args:
+        events: The annotations, which may overlap, and their clips.
+    """
 
-def _nearest(piece: Interval, middles: tuple[list[float], list[SourceClip]]) -> SourceClip | None:
-    """Returns the clip of the annotation whose middle is nearest to that of a piece."""
-    places, clips = middles
-    middle = piece.start + piece.end
-    after = bisect.bisect_left(places, middle)
-    near = range(max(0, after - 1), min(after + 1, len(places)))
-    found = min(near, key=lambda index: abs(places[index] - middle), default=None)
-    return None if found is None else clips[found]
+    def __init__(self, events: Sequence[tuple[Interval, SourceClip]]) -> None:
+        self._events = sorted(events, key=lambda event: event[0].start)
+        self._starts = [one.start for one, _ in self._events]
+        # Of the annotations up to each one, that which ends last.
+        self._last = list(
+            accumulate(self._events, lambda *two: max(two, key=lambda event: event[0].end))
+        )
+
+    def __call__(self, piece: Interval) -> SourceClip | None:
+        after = bisect.bisect_left(self._starts, (piece.start + piece.end) / 2)
+        near = [
+            (piece.start - one.end, clip) for one, clip in self._last[max(0, after - 1) : after]
+        ]
+        near += [(one.start - piece.end, clip) for one, clip in self._events[after : after + 1]]
+        return min(near, key=lambda one: one[0])[1] if near else None
 
 
 def _starts(events: Sequence[Interval], seconds: float, length: float) -> Iterator[float]:

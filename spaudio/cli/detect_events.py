@@ -63,8 +63,6 @@ def _detect(chosen: argparse.Namespace) -> None:
         )
     finder = open_together(predictor, chosen) if chosen.others else predictor
     tell_no_rest(predictor.inputs, "raise --threshold")
-    if new_folder:
-        new_folder.mkdir()
     recordings, bad = detect(
         finder,
         files,
@@ -79,6 +77,8 @@ def _detect(chosen: argparse.Namespace) -> None:
     if form == "csv":
         write(output, as_csv(recordings))
     else:
+        if new_folder:
+            new_folder.mkdir()
         top = predictor.front_end.config.top
         for one in recordings:
             text = as_audacity(one) if form == "audacity" else as_raven(one, top)

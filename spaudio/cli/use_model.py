@@ -133,11 +133,12 @@ def _listen(chosen: argparse.Namespace) -> None:
 
     stream = open_stream(predictor, chosen.window, chosen.hop)
     rate = predictor.sample_rate
-    source = (
-        open_microphone(chosen.device, rate, warn)
-        if chosen.file is None
-        else play_file(chosen.file, rate)
-    )
+    if chosen.file is not None:
+        source = play_file(chosen.file, rate)
+        predictor.warn_of_rate(chosen.file)
+    else:
+        source = open_microphone(chosen.device, rate, warn)
+        predictor.warn_of_rate(source.name, source.sample_rate)
     listen(stream, source, say, warn)
 
 

@@ -8,6 +8,7 @@ import difflib
 import itertools
 import json
 import operator
+import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ from spaudio.experiment.pretrained_defaults import pretrained_defaults
 from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
+    FILE_SETTINGS,
     AudioSettings,
     ClassifierConfig,
     PretrainConfig,
@@ -162,11 +164,15 @@ def _replaced(
 
 
 def _resolve_folders(settings: Settings) -> None:
-    """Expands ``~``, and makes folders that a run needs later absolute.
+    """Expands ``~``, and makes the paths of input absolute.
 
     The run may be used from another folder, and not every shell expands the ``~`` of ``data=~``.
     """
     settings.data, settings.runs = str(user_path(settings.data)), str(user_path(settings.runs))
+    for name in FILE_SETTINGS & settings.prep_options.keys():
+        given = getattr(settings, name)
+        if isinstance(given, str) and given.strip() and (path := user_path(given)).exists():
+            setattr(settings, name, os.path.abspath(path))
     parts = (settings.model, getattr(settings, "pretrain", None))
     for part in parts:
         source = getattr(part, "source", None)
@@ -193,11 +199,15 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
             )
         try:
             values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS))
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # a step of 0 is a ValueError of `range`
             raise ConfigError(
                 f"{override.input_line}: {first_line(error)}; list the values, "
                 f"{override.key_or_group}=a,b,c"
             ) from error
+        if not values:
+            raise ConfigError(
+                f"{override.input_line} holds no value; list some, {override.key_or_group}=a,b,c"
+            )
         written = (override.input_line or "").partition("=")[2].split(",")
         if len(written) == len(values) and not any(set(_SYNTAX) & set(one) for one in written):
             values = [one.strip() for one in written]  # Hydra would make 2024_05 202405

@@ -31,7 +31,9 @@ def pretrained_defaults(overrides: Sequence[Override], file: Mapping[str, Any]) 
                "augment.mixup_power": "false", "segments.seconds": "null",
                "trainer.min_steps": 0, "trainer.workers": 0,
                "trainer.ema": 0.98, "trainer.label_smoothing": 0,
-               "optim.lr": _FULL_LR if way == "full" else _LR}  # fmt: skip
+               "optim.lr": _FULL_LR if way == "full" else _LR,
+               # Both of these take the head's statistics; "mean" is for models from scratch.
+               "model.pooling": "attention" if pooling == "attention" else "mean_std"}  # fmt: skip
     if not whole:
         changed["augment"] = "none"
     if way == "probe" and pooling == "mean_std":  # AudioSettings.fits_head_only

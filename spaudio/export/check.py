@@ -14,15 +14,16 @@ _BATCH = 4  # clips; the exported filterbank keeps all its outputs in memory
 
 
 def synthetic_clips(sample_rate: int, seconds: float, seed: int = 0) -> list[Waveform]:
-    """Returns chirps in noise, from one sample to ``seconds`` long."""
+    """Returns chirps in noise, from one sample to ``seconds`` long, one with a DC offset."""
     rng = np.random.default_rng(seed)
     clips = []
-    for share in (1.0, 0.0, 0.61, 0.01, 0.33, 0.17):
+    for share, offset in ((1.0, 0), (0.0, 0), (0.61, 0.1), (0.01, 0), (0.33, 0), (0.17, 0)):
         time = np.arange(max(1, round(share * seconds * sample_rate))) / sample_rate
         top = rng.uniform(0.1, 0.4) * sample_rate
         chirp = np.sin(np.pi * top * time**2 / max(seconds, time[-1]))
         noise = rng.standard_normal(len(time))
-        clips.append((rng.uniform(0.05, 0.5) * (chirp + 0.1 * noise)).astype(np.float32))
+        sound = rng.uniform(0.05, 0.5) * (chirp + 0.1 * noise)
+        clips.append((sound + offset).astype(np.float32))
     return clips
 
 

@@ -108,6 +108,10 @@ def find_padding(
         remembered, padding = _recall(unread[1], calls[0])
         if remembered:
             return padding
+        raise ValueError(
+            f"layer {layer!r} is recomputed in the backward pass, and the padding of its first pass "
+            f"cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
+        )
     unread = unread or alone
     if unread is None:
         return None

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spaudio.audio.decode import probe
 from spaudio.audio.find import is_audio
+from spaudio.audio.intervals import ROUNDING
 from spaudio.audio.label_table import read_labelled_intervals
 from spaudio.audio.manifest import class_names, is_nothing
-from spaudio.errors import DataError, some
+from spaudio.errors import AudioError, DataError, some
 from spaudio.report.events import Event
 
 
@@ -48,8 +50,8 @@ def read_annotations(
 
     Raises:
         ConfigError: If the table cannot be read.
-        DataError: If a line does not fit, no recording is in the table, or no label is one of the
-            classes.
+        DataError: If a line does not fit, an annotation ends after its recording, no recording is
+            in the table, or no label is one of the classes.
     """
     folders = [os.path.abspath(path if path.is_dir() else path.parent) for path in paths]
     root = os.path.commonpath(folders)
@@ -76,6 +78,8 @@ def read_annotations(
                     annotated.append(Event(one.start, one.end, label, 1.0))
                 elif not is_nothing(label):
                     unknown.add(label)
+    for file, annotated in events.items():
+        _check_ends(file, annotated)
     if unknown and not any(events.values()):
         raise DataError(
             f"{table} has the labels {some(sorted(unknown))}, none of which is a class of the "
@@ -92,3 +96,17 @@ def read_annotations(
     if unknown:
         notes.append(f"{some(sorted(unknown))}: labels of {table} that the model does not know")
     return Annotations(events, scored, notes)
+
+
+def _check_ends(file: Path, annotated: Sequence[Event]) -> None:
+    """Checks that no event ends after its recording, by the length that the header declares."""
+    try:
+        seconds = probe(file).seconds
+    except AudioError:  # `detect` gives the reason
+        return
+    if late := [event for event in annotated if event.end > seconds + ROUNDING]:
+        raise DataError(
+            f"{some([f'{event.start:g}-{event.end:g} s' for event in late])} of the annotations of "
+            f"{file} end after the recording, which is {seconds:.3f} s long; correct the table, or "
+            "name the table of this recording"
+        )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
+from spaudio.audio.decode import Waveform, is_silent, probe
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
@@ -134,7 +134,7 @@ def detect(
                     probe(path)  # a missing file is reported as such, not by its name
                     begin = recording_start(path)
                 heard: set[bool] = set()
-                pieces = stream_audio(path, predictor.sample_rate, silent_ok=True)
+                pieces = predictor.read(path, silent_ok=True)
                 (events, *others), seconds = find(_listen(pieces, heard))
                 at = dict(zip(other_thresholds, others, strict=True))
                 recordings.append(Recording(path, seconds, events, begin, True not in heard, at))

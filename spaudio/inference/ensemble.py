@@ -1,7 +1,7 @@
 """Several models of the same classes that decide together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -96,9 +96,21 @@ class Ensemble:
     ) -> list[Event]:
         """Finds events; as `AudioModel.detect`, in windows of the first model."""
         find = event_finder(self, hop, (threshold,))
-        reader = max(self.models, key=lambda model: model.sample_rate)
         with named_sound(audio):
-            return find(reader.read(audio, sample_rate, silent_ok=True))[0][0]
+            return find(self.read(audio, sample_rate, silent_ok=True))[0][0]
+
+    def read(
+        self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
+    ) -> Iterable[Waveform]:
+        """Reads a sound at the highest rate of the models; see `Predictor.read`."""
+        self.warn_of_rate(audio, sample_rate)
+        reader = max(self.models, key=lambda model: model.sample_rate)
+        return reader.read(audio, sample_rate, silent_ok=silent_ok)
+
+    def warn_of_rate(self, audio: Audio, sample_rate: int | None = None) -> None:
+        """Warns of a rate that is too low for one of the models; see `Predictor.warn_of_rate`."""
+        for model in self.models:
+            model.warn_of_rate(audio, sample_rate)
 
     @property
     def sample_rate(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spaudio.audio.class_folders import read_class_folders
+from spaudio.audio.label_table import SPLIT_NAMES
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings
@@ -148,9 +149,9 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     found, split_given, _ = read_class_folders(folder)
     for model in models if not split_given else ():
         source = getattr(read_run_settings(model.run), "source", None)
-        if source and user_path(str(source)).resolve() == folder.resolve():
+        if source and _overlap(folder.resolve(), user_path(str(source)).resolve()):
             raise ConfigError(
-                f"--data {folder}: {model.run} was trained on clips of this folder; leave the "
+                f"--data {folder}: {model.run} was trained on clips of source={source}; leave the "
                 "option out to get the scores of its test split, or name other clips"
             )
     clips = [clip for clip in found if not split_given or clip.split == "test"]
@@ -161,6 +162,14 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
             f"({some(classes, 10)}); rename the folder, or leave it out"
         )
     return [folder / clip.path for clip in clips], [clip.label for clip in clips]
+
+
+def _overlap(folder: Path, source: Path) -> bool:
+    """Whether a folder holds clips of a run's source, other than those of its folder ``test``."""
+    if not folder.is_relative_to(source):
+        return source.is_relative_to(folder)
+    below = folder.relative_to(source).parts
+    return not below or SPLIT_NAMES.get(below[0].lower()) != "test"
 
 
 def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool) -> Evaluation:

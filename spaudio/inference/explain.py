@@ -17,6 +17,7 @@ from spaudio.inference.predict import Predictor, finite
 from spaudio.report.figures.occlusion_plot import plot_importance
 from spaudio.report.occlusion import log_odds, measure_importance, occlude_frames
 from spaudio.tokens.config import Frames
+from spaudio.tokens.dc_offset import without_offset
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def explain_sound(
             return log_odds(logits(tokens), number, multi_label)
 
         seconds = np.minimum(np.arange(len(samples) + 1) * (1 / rate), length)
-        found = measure_importance(samples[:, None], answer, seconds, np.array([0.0, rate / 2]))
+        centred = without_offset(samples)  # else a hidden interval would begin with a click
+        found = measure_importance(centred[:, None], answer, seconds, np.array([0.0, rate / 2]))
     return Explanation(
         label=classes[number],
         confidence=confidence,

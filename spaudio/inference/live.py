@@ -16,6 +16,7 @@ from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, check_blocks, check_rate, is_silent, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
+from spaudio.inference.sounds import ARRAY, Audio
 from spaudio.model.classifier import Classifier
 from spaudio.model.stream import EncoderStream
 from spaudio.report.predictions import Ranked
@@ -66,7 +67,11 @@ class WindowClassifier(Protocol):
     def frame_seconds(self) -> float: ...  # noqa: D102
     @property
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def warn_of_rate(self, audio: Audio, sample_rate: int | None = None) -> None: ...  # noqa: D102
     def check_window(self, seconds: float) -> None: ...  # noqa: D102
+    def read(  # noqa: D102
+        self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
+    ) -> Iterable[Waveform]: ...
     def probabilities(self, waveforms: Sequence[Waveform]) -> Tensor: ...  # noqa: D102
 
 
@@ -103,6 +108,7 @@ class Stream(ABC):
         """
         rate = self.predictor.sample_rate if sample_rate is None else sample_rate
         check_rate(rate)
+        self.predictor.warn_of_rate(ARRAY, rate)
         return self.answers(check_blocks(blocks), rate)
 
     @abstractmethod

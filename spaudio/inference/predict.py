@@ -163,15 +163,24 @@ class Predictor:
     ) -> Iterable[Waveform]:
         """Reads a sound at the model's rate; see :func:`read_sound`.
 
-        Silence can always be used if it was a clip of the run's data. A warning tells of the first
-        sound whose rate is too low for bands that every training clip had.
+        Silence can always be used if it was a clip of the run's data.
         """
-        if not self._told_of_rate:
-            self._check_rate(audio, sample_rate)
+        self.warn_of_rate(audio, sample_rate)
         silent_ok = silent_ok or self.inputs.silent_ok
         return read_sound(audio, sample_rate, self.sample_rate, silent_ok=silent_ok)
 
-    def _check_rate(self, audio: Audio, sample_rate: int | None) -> None:
+    def warn_of_rate(self, audio: Audio, sample_rate: int | None = None) -> None:
+        """Warns of the first sound whose rate is too low for bands that all training clips had.
+
+        Args:
+            audio: A file, a waveform, or the name of what is heard.
+            sample_rate: Rate in Hz; None is that of the file.
+
+        Raises:
+            AudioError: If the file cannot be opened.
+        """
+        if self._told_of_rate:
+            return
         needed = min(self.inputs.lowest_rate, 2 * self.front_end.config.top)
         path = path_of(audio)
         rate = read_rate(path) if sample_rate is None and path != ARRAY else sample_rate

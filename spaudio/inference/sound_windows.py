@@ -10,6 +10,7 @@ from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, is_silent
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import SegmentConfig
+from spaudio.tokens.dc_offset import without_offset
 from spaudio.tokens.normalise import mean_square
 
 _BATCH = 16  # windows
@@ -19,9 +20,9 @@ class SoundWindows:
     """How the sounds of a model are cut.
 
     Windows overlap by half, so that a short sound lies whole in one of them, and are weighted by
-    their power: pauses were seldom clips of their own, and can look like any class. If the clips of
-    the run were cut into segments, windows overlap as these do and have equal weights, as in the
-    evaluation.
+    their power without the DC offset: pauses were seldom clips of their own, and can look like any
+    class. If the clips of the run were cut into segments, windows overlap as these do and have
+    equal weights, as in the evaluation.
 
     Args:
         seconds: Length of a window.
@@ -58,7 +59,8 @@ class SoundWindows:
         if self._is_cut:
             return torch.ones(len(windows), dtype=torch.float64)
         # The only window of a silent sound must have a weight, too.
-        powers = [max(mean_square(window.samples), 1e-12) for window in windows]
+        centred = (without_offset(window.samples) for window in windows)
+        powers = [max(mean_square(samples), 1e-12) for samples in centred]
         return torch.tensor(powers, dtype=torch.float64)
 
     @property
@@ -66,7 +68,7 @@ class SoundWindows:
         """How to predict a long sound from its windows, as an instruction."""
         hop = self.hop_samples / self.sample_rate
         overlap = "" if self.hop_samples == self.samples else f", one every {hop:g} s"
-        rest, how = "leave silent ones out", "weighted by the power of each window"
+        rest, how = "leave silent ones out", "weighted by the variance of their samples"
         if self._is_cut:
             rest, how = "leave out the last sample of each full one", "with equal weights"
         return (

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 
-from spaudio.audio.intervals import ROUNDING
-from spaudio.errors import DataError, some
 from spaudio.report.events import Event, Recording
 from spaudio.report.tables import score_text
 
@@ -76,17 +74,8 @@ def score_events(
         The score of each class with an annotation or an event, in order, and that of all classes,
         unless there is one.
 
-    Raises:
-        DataError: If an annotation ends after its recording.
     """
     pairs = [(one, annotations[one.path]) for one in recordings if one.path in annotations]
-    for one, annotated in pairs:
-        if late := [event for event in annotated if event.end > one.seconds + ROUNDING]:
-            raise DataError(
-                f"{some([f'{event.start:g}-{event.end:g} s' for event in late])} of the "
-                f"annotations of {one.path} end after the recording, which is {one.seconds:.3f} s "
-                "long; correct the table, or name the table of this recording"
-            )
     scores = [
         _total(label, [_compare(label, one.events, annotated) for one, annotated in pairs])
         for label in labels
@@ -109,9 +98,6 @@ def score_thresholds(
 
     Returns:
         The score of all classes together at each threshold, which is its label.
-
-    Raises:
-        DataError: If an annotation ends after its recording.
     """
     scores = []
     for threshold in recordings[0].at:

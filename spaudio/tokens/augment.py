@@ -36,9 +36,9 @@ class AugmentConfig:
         time_mask: Largest width of a time mask, as a fraction of the clip. A mask never hides all.
         mel_masks: SpecAugment: number of masks along the bands.
         mel_mask: Largest width of a band mask, in bands.
-        noise: Largest level of added noise, as a fraction of the clip's root mean square. The
-            level is uniform in dB over the 40 dB below it, the noise between white and brown
-            (:mod:`spaudio.tokens.noise`).
+        noise: Largest level of added noise, as a fraction of the clip's root mean square, for
+            log-mel frames within their bands. The level is uniform in dB over the 40 dB below it,
+            the noise between white and brown (:mod:`spaudio.tokens.noise`).
         mixup: Fraction of the training batches in which clips are added in pairs; see
             :class:`spaudio.training.mixing.Mixing`.
         mixup_power: Whether mixup adds log-mel frames by their power, as sounds add up. Other

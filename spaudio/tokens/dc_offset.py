@@ -34,5 +34,9 @@ def without_offsets(waveforms: Tensor, lengths: Tensor) -> Tensor:
         (batch, samples), zero beyond the length of each clip.
     """
     beyond = beyond_end(waveforms.shape[1], lengths)
-    offset = waveforms.masked_fill(beyond, 0).sum(dim=1) / lengths.clamp(min=1)
-    return (waveforms - offset.unsqueeze(1)).masked_fill(beyond, 0)
+    centred = waveforms.masked_fill(beyond, 0)
+    # The second pass subtracts what the rounding of a large sum in single precision has left.
+    for _ in range(2):
+        offset = centred.sum(dim=1) / lengths.clamp(min=1)
+        centred = (centred - offset.unsqueeze(1)).masked_fill(beyond, 0)
+    return centred

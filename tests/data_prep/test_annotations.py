@@ -198,6 +198,17 @@ def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
         middle = sum(map(float, Path(clip.path).stem.split("-"))) / 2
         assert clip.split == ("test" if middle > 5.625 else "train")
     assert "split_seed" not in found.unused
+    # The end of an annotation counts, not its middle.
+    events = [(0, 5), (1, 2), (7, 7.25), (8, 8.25), (9, 9.25), (9.5, 9.75)]
+    splits = ["test", "test", *["train"] * 4]
+    lines = [f"a.wav,{start},{end}," for start, end in events]
+    lines = [f"{line}{'xy'[n % 2]},{splits[n]},{splits[n]}" for n, line in enumerate(lines)]
+    table.write_text("\n".join(["file_name,start,end,label,split,group", *lines]), encoding="utf-8")
+    for seed in range(5):
+        clips = listed(source, table, background=str(source), split_seed=seed).clips
+        for clip in (clip for clip in clips if clip.label == "_background_"):
+            start, end = map(float, Path(clip.path).stem.split("-"))
+            assert clip.split == ("test" if start - 5 < 7 - end else "train")
     lines = [
         f"a.wav,0,{9.9 + n / 100},{'xy'[n % 2]},{('train', 'test')[n > 3]},{n}" for n in range(6)
     ]

@@ -169,7 +169,10 @@ def test_the_classes_of_an_archive_may_lie_deeper(
         (tmp_path / "outer" / beside).write_text("about\n", encoding="utf-8")
         (tmp_path / "outer" / "v1" / beside).write_text("about\n", encoding="utf-8")
     shutil.make_archive(str(tmp_path / "deep"), "zip", tmp_path / "outer")
-    assert list(listed(tmp_path / "deep.zip").clips) == expected
+    found = listed(tmp_path / "deep.zip")
+    assert list(found.clips) == expected
+    assert "the classes are the folders in v1/my-data/ of the archive" in found.warnings
+    assert not any("of the archive" in note for note in listed(source).warnings)
     with pytest.raises(DataError, match="or that folder if its sub-folders are the classes"):
         listed(tmp_path / "outer" / "v1")
     shutil.rmtree(tmp_path / "outer" / "v1" / "my-data")

@@ -195,6 +195,9 @@ def test_a_sweep_expands_in_the_order_of_its_values() -> None:
     sources = [compose(RECIPES / "folder", run) for run in expand(["source=2024_05,TRUE, 1.50"])]
     assert [one.prep_options["source"] for one in sources] == ["2024_05", "TRUE", "1.50"]
     assert expand(["seed=choice(1,2)"]) == [["seed=1"], ["seed=2"]]
+    for given, said in (("range(3,0)", "holds no value"), ("range(0,9,0)", "must not be zero")):
+        with pytest.raises(ConfigError, match=rf"seed=range.*{said}; list .*seed=a,b,c"):
+            expand([f"seed={given}"])
 
 
 def test_a_data_set_brings_its_own_settings() -> None:
@@ -248,3 +251,8 @@ def test_a_folder_that_a_model_needs_later_is_absolute(
         assert isinstance(settings.model, PretrainedConfig)
         assert settings.model.source == str(kept or given)
         assert settings.data == str(tmp_path / "d")
+        assert settings.prep_options["source"] == "x"  # there is none: it may be a name
+    for given in ("models", "~/models"):
+        settings = compose(RECIPES / "folder", [f"source={given}", f"background={given}/none"])
+        assert settings.prep_options["source"] == str(tmp_path / "models")
+        assert settings.prep_options["background"] == f"{given}/none"

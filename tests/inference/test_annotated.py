@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -41,6 +42,18 @@ def test_classes_and_recordings_that_cannot_be_scored_are_named(tmp_path: Path) 
     assert list(read_annotations(table, files[1:], files[1:], CLASSES).events) == [files[1]]
     with pytest.raises(DataError, match=r"names none of the recordings \(c.wav\)"):
         read_annotations(table, files[2:], files[2:], CLASSES)
+
+
+def test_annotations_of_another_recording_are_refused(tmp_path: Path) -> None:
+    table, file = tmp_path / "events.csv", tmp_path / "a.wav"
+    soundfile.write(file, np.full(8000, 0.1), 8000)
+    table.write_text("file_name,start,end,label\na.wav,0.5,1.05,owl\n")  # as if rounded
+    assert read_annotations(table, [file], [file], CLASSES).events == {
+        file: [Event(0.5, 1.05, "owl", 1.0)]
+    }
+    table.write_text("file_name,start,end,label\na.wav,0.5,1.2,owl\n")
+    with pytest.raises(DataError, match=r"0.5-1.2 s of the annotations of .*a.wav end after"):
+        read_annotations(table, [file], [file], CLASSES)
 
 
 def test_labels_may_be_several_classes_only_for_a_model_of_several(tmp_path: Path) -> None:

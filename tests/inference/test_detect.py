@@ -175,6 +175,8 @@ def test_every_format_and_what_cannot_be_written(
         with pytest.raises(SystemExit, match="no-run"):
             main(["detect", str(tmp_path / "no-run"), *command[2:], "--format", form,
                   "--output", str(tmp_path / form)])  # fmt: skip
+        with pytest.raises(SystemExit, match="expected a hop"):
+            main([*command, "--hop", "9", "--format", form, "--output", str(tmp_path / form)])
         assert not (tmp_path / form).exists()
         main([*command, "--format", form, "--output", str(tmp_path / form)])  # makes the folder
         assert {p.name for p in (tmp_path / form).iterdir()} == {f"a.wav.{end}", f"b.wav.{end}"}

@@ -143,8 +143,22 @@ def test_what_would_be_no_test_is_refused(
     monkeypatch.chdir(own_run.parents[2])
     with pytest.raises(SystemExit, match="--data sound: no such folder"):
         evaluate(own_run, "--data", "sound")
-    with pytest.raises(SystemExit, match="was trained on clips of this folder"):
+    with pytest.raises(SystemExit, match=r"was trained on clips of source=.*sounds"):
         evaluate(own_run, "--data", "sounds")
+    settings = (other / "config.yaml").read_text()
+    for source, data, refused in (
+        ("all", "all/train", True), ("all/train/zero", "all/train", True),
+        ("all", "all/test", False), ("al", "all/train", False),
+    ):  # fmt: skip
+        shutil.copytree("sounds", tmp_path / data, dirs_exist_ok=True)
+        was = f"source: {own_run.parents[2] / 'sounds'}"
+        assert was in settings
+        (other / "config.yaml").write_text(settings.replace(was, f"source: {tmp_path / source}"))
+        if refused:
+            with pytest.raises(SystemExit, match=r"was trained on clips of source=.*all"):
+                evaluate(other, "--data", tmp_path / data)
+        else:
+            assert cells(evaluate(other, "--data", tmp_path / data)[0], str(other))
     file = other / "probabilities.csv"
     before = read_probabilities(file)["test"]
     moved = replace(before, clips=["other.wav", *before.clips[1:]])

@@ -1,8 +1,10 @@
 """Listening to a file as it plays, and to a device that gives its samples in a thread."""
 
+import shutil
 import sys
 import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import soundfile
 
 from spaudio.cli import main
 from spaudio.errors import ConfigError
+from spaudio.experiment.inputs import Inputs
 from spaudio.inference.listen import BLOCK_SECONDS, listen, open_microphone, play_file
 from spaudio.inference.live import Heard, open_stream
 from spaudio.inference.predict import Predictor
@@ -126,10 +129,16 @@ def test_a_microphone_of_another_rate(run: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main(["listen", str(run), "--file", str(CLIP), "--hop", "0.2", "--unsure", "1"])
     out, err = capsys.readouterr()
+    assert "sample rate" not in err
+    soundfile.write(tmp_path / "low.wav", soundfile.read(CLIP)[0][::2], 4000)
+    shutil.copytree(run, tmp_path / "run")
+    replace(Inputs.load(run), lowest_rate=8000).save(tmp_path / "run")
+    main(["listen", str(tmp_path / "run"), "--file", str(tmp_path / "low.wav"), "--hop", "0.2"])
+    assert "low.wav has a sample rate of 4,000 Hz" in capsys.readouterr().err
     assert len(out.splitlines()) == 2
     assert all(line.endswith("  unsure") for line in out.splitlines())
     assert "incrementally, with the causal model" in err

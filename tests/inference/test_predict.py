@@ -18,6 +18,7 @@ from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
 from spaudio.inference.detect import detect
+from spaudio.inference.live import open_stream
 from spaudio.inference.predict import EmbeddedSound, Predictor
 from spaudio.inference.predict_files import predict_files
 from spaudio.tokens.dataset import SegmentConfig
@@ -72,6 +73,15 @@ def test_a_rate_too_low_for_the_bands_of_training_is_told_once(
     predictor.inputs = replace(predictor.inputs, lowest_rate=RATE)
     predictor(noise(0.3), RATE // 2)
     assert "<array> has a sample rate of" in capsys.readouterr().err
+    low = tmp_path / "low.wav"
+    for use, name in (
+        (lambda one: detect(one, [low]), "low.wav"),
+        (lambda one: list(open_stream(one)([noise(0.3)], RATE // 2)), "<array>"),
+    ):
+        predictor = Predictor(run)
+        predictor.inputs = replace(predictor.inputs, lowest_rate=RATE)
+        use(predictor)
+        assert f"{name} has a sample rate of" in capsys.readouterr().err
 
 
 def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> None:
@@ -84,10 +94,13 @@ def test_a_long_file_is_the_mean_over_its_windows(run: Path, tmp_path: Path) -> 
     assert expected.std(dim=0).max() > 1e-2  # windows differ, so the mean says something
     one = predictor(tmp_path / "long.wav")
     assert one.windows == len(parts) == 8
-    power = torch.tensor([np.square(part).mean() for part in parts])
+    power = torch.tensor([part.var() for part in parts])
     assert power.max() > 1.5 * power.min()
     mean = power @ expected / power.sum()
     np.testing.assert_allclose(one.probabilities, mean, atol=1e-6)
+    shifted = predictor(wave + np.float32(1), RATE)  # a DC offset is no power
+    np.testing.assert_allclose(shifted.probabilities, mean, atol=1e-3)
+    assert np.abs(expected.mean(dim=0).numpy() - mean.numpy()).max() > 1e-2
     # Silent windows are left out.
     padded = np.concatenate([wave, np.zeros(7 * size, np.float32)])
     soundfile.write(tmp_path / "padded.wav", padded, RATE, subtype="FLOAT")

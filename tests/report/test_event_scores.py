@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from spaudio.errors import DataError
 from spaudio.report.event_scores import (
     EventScore,
     _touching,
@@ -84,8 +82,3 @@ def test_scores_without_events_are_undefined() -> None:
     assert score.label == "all classes"
     assert (score.precision, score.recall, score.f1) == (None, None, None)
     assert score_rows([score], hours=0)[0]["false per hour"] == "-"
-
-
-def test_annotations_of_another_recording_are_refused() -> None:
-    with pytest.raises(DataError, match=r"10.5-11 s of the annotations of a.wav end after"):
-        score_events([recording("a.wav")], {Path("a.wav"): events("owl", (10.5, 11))}, ["owl"])
