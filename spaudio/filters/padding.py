@@ -109,8 +109,8 @@ def find_padding(
         if remembered:
             return padding
         raise ValueError(
-            f"layer {layer!r} is recomputed in the backward pass, and the padding of its first pass "
-            f"cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
+            f"layer {layer!r} is recomputed in the backward pass, where the padding of its first "
+            f"pass cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
         )
     unread = unread or alone
     if unread is None:
