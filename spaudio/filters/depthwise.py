@@ -27,9 +27,8 @@ class DepthwiseFilter(TokenFilter):
     With four causal taps it is the Canon layer of "Physics of Language Models: Part 4.1"
     (arXiv 2512.17351). Primer (arXiv 2109.08668) uses three taps.
 
-    Under autocast, whole sequences in float32 on a CPU are filtered in float32 if there is no
-    activation; with an activation, and in a stream, packed sequences and compiled models, they are
-    rounded to autocast's dtype, as ``conv1d`` rounds.
+    Under autocast, float32 tokens are rounded to autocast's dtype, as by ``conv1d``. Exception: on
+    a CPU, in eager mode and without an activation, whole unpacked sequences stay in float32.
 
     Args:
         dim: Embedding dimension.
