@@ -19,12 +19,12 @@ Rows = tuple[tuple[str, str, str], ...]
 STUDY: dict[str, Rows] = {
     "Without the stem (4,000 steps)": (
         (
-            "depthwise filter, today's augmentation",
+            "depthwise filter, no interpolation",
             "stemless-default-depthwise",
             "stemless-default",
         ),
         (
-            "10 % more steps, today's augmentation",
+            "10 % more steps, no interpolation",
             "stemless-default-longer-10",
             "stemless-default",
         ),
@@ -41,7 +41,7 @@ STUDY: dict[str, Rows] = {
         ("no filter, 10 % more steps", "stemless-longer-10", "stemless"),
     ),
     "With the stem, the default (4,000 steps)": (
-        ("depthwise filter, today's augmentation", "default-depthwise", "default"),
+        ("depthwise filter, no interpolation", "default-depthwise", "default"),
         ("depthwise filter", "earlier-default-depthwise", "earlier-default"),
     ),
     "With the stem (1,500 steps)": (
