@@ -18,33 +18,29 @@ STUDIES = HERE.parent / "recipes" / "study"
 Rows = tuple[tuple[str, str, str], ...]
 STUDY: dict[str, Rows] = {
     "Without the stem (4,000 steps)": (
+        ("depthwise filter", "stemless-default-depthwise", "stemless-default"),
+        ("no filter, 10 % more steps", "stemless-default-longer-10", "stemless-default"),
         (
-            "depthwise filter, no interpolation",
-            "stemless-default-depthwise",
-            "stemless-default",
+            "depthwise filter, earlier augmentation",
+            "earlier-stemless-default-depthwise",
+            "earlier-stemless-default",
         ),
         (
-            "10 % more steps, no interpolation",
-            "stemless-default-longer-10",
-            "stemless-default",
-        ),
-        ("depthwise filter", "earlier-stemless-default-depthwise", "earlier-stemless-default"),
-        (
-            "no filter, 10 % more steps",
+            "10 % more steps, earlier augmentation",
             "earlier-stemless-default-longer-10",
             "earlier-stemless-default",
         ),
     ),
-    "Without the stem (1,500 steps)": (
+    "Without the stem (1,500 steps, earlier augm.)": (
         ("depthwise filter", "stemless-depthwise", "stemless"),
         ("bank of 36 kernels", "stemless-bank", "stemless"),
         ("no filter, 10 % more steps", "stemless-longer-10", "stemless"),
     ),
     "With the stem, the default (4,000 steps)": (
-        ("depthwise filter, no interpolation", "default-depthwise", "default"),
-        ("depthwise filter", "earlier-default-depthwise", "earlier-default"),
+        ("depthwise filter", "default-depthwise", "default"),
+        ("depthwise filter, earlier augmentation", "earlier-default-depthwise", "earlier-default"),
     ),
-    "With the stem (1,500 steps)": (
+    "With the stem (1,500 steps, earlier augm.)": (
         ("depthwise filter", "depthwise", "none"),
         ("bank of 36 kernels", "bank", "none"),
     ),
