@@ -12,7 +12,7 @@ import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -359,6 +359,9 @@ def _explained(
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in GROUPS and isinstance(o.value(), str)]
+        key = str(cause.full_key)
+        if key.removeprefix("model.") in {one.name for one in fields(PretrainedConfig)}:
+            return ConfigError(f"{key} is a setting of model=pretrained; give that, too")
         known = sorted(_setting_names(OmegaConf.to_container(_compose(recipe, file, groups))))
         return unknown("setting", str(cause.full_key), known)
     if isinstance(cause, ValidationError):

@@ -128,6 +128,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         f"- {more}",
         f"- clips: {clips['train']} training, {clips['valid']} validation, {clips['test']} test; "
         f"validation {metric} {measured}: {report['valid'][metric]:.4f}",
+        *(f"- {for_markdown(line)}" for line in report.get("split", ())),
         *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
         *_calibration(report),
         *(f"- {for_markdown(note)}" for note in report.get("notes", ())),

@@ -123,9 +123,12 @@ def render(
                 lines.append([*file, rank, for_csv(label), f"{share:.6f}"])
         text.write(csv_text(lines))
     elif predictions:
+        cut = any(one.windows > 1 for one, _ in found)
         table = Table(
             caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "
-            "length; probabilities are the mean over windows"
+            "length; probabilities are the weighted mean over windows"
+            if cut
+            else None
         )
         shown = min(top, len(predictions[0].classes))
         ranks = ["class", *(f"class {i + 1}" for i in range(1, shown))]

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.05, 20.0
+SPREAD = 0.5  # of the temperature's logarithm, as expected before any clip is seen
+FEW = 20  # clips: with as many, what is expected counts half
 
 
 def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
@@ -46,6 +48,10 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     without errors would make the model certain of everything (after Platt, "Probabilistic Outputs
     for Support Vector Machines", 1999, section 2.2). With many clips this makes no difference.
 
+    Few clips show little: four without an error may be luck, or a model that makes none. So of N
+    clips, the extra one counts N / (N + `FEW`), and the temperature has a prior, which counts the
+    rest: its logarithm is normal, with mean 0 and standard deviation `SPREAD`.
+
     Args:
         probabilities: (clips, classes), of the validation split.
         labels: (clips,), class indices, or for several labels per clip (clips, classes), 0 or 1.
@@ -53,23 +59,39 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     Returns:
         The temperature, in ``[LOWEST, HIGHEST]``.
     """
-    return fit_temperature_of_logits(logits_of(probabilities, labels.dim() == 2), labels)
+    logits = logits_of(probabilities, labels.dim() == 2)
+    return fit_temperature_of_logits(logits, labels, FEW / (len(labels) + FEW))
 
 
-def fit_temperature_of_logits(logits: Tensor, labels: Tensor) -> float:
-    """Finds the temperature for logits (clips, classes), as :func:`fit_temperature` does."""
-    logits = logits.double()
+def fit_temperature_of_logits(logits: Tensor, labels: Tensor, prior: float = 0) -> float:
+    """Finds the temperature for logits (clips, classes); see :func:`fit_temperature`.
+
+    Args:
+        logits: (clips, classes).
+        labels: As in :func:`fit_temperature`.
+        prior: How much the prior counts, from 0 to 1. With 0, the scale of the logits has no effect
+            on the result but its own, so that fits of any scale are compared fairly.
+    """
+    logits, extra = logits.double(), 1 - prior
 
     def loss(log_temperature: float) -> float:
-        return smoothed_loss(logits / math.exp(log_temperature), labels).item()
+        found = smoothed_loss(logits / math.exp(log_temperature), labels, extra).item()
+        unexpected = (log_temperature / SPREAD) ** 2 / 2
+        return found + prior * unexpected / (len(labels) + extra)
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
-def smoothed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the mean cross-entropy with one extra clip; arguments of :func:`fit_temperature`."""
-    other = 1 / (len(labels) + 1)
+def smoothed_loss(logits: Tensor, labels: Tensor, extra: float = 1) -> Tensor:
+    """Returns the mean cross-entropy with an extra clip, which may be of any class.
+
+    Args:
+        logits: (clips, classes).
+        labels: As in :func:`fit_temperature`.
+        extra: How much the extra clip counts, compared with each of the others.
+    """
+    other = extra / (len(labels) + extra)
     if labels.dim() == 1:
         return F.cross_entropy(logits, labels, label_smoothing=other)
     targets = labels * (1 - other) + other / 2

@@ -379,7 +379,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     assert compose("folder", "model=pretrained", "model.source=x", *part).augment.mel_masks == 0
     given = compose("folder", "model=pretrained", "model.source=x", "trainer.epochs=7")
     assert given.trainer.epochs == 7
-    frames = compose("folder", "model=pretrained", "model.source=x", "preset=frames")
+    frames = compose("fsdd", "model=pretrained", "model.source=x", "preset=frames")
     assert frames.model.pooling == "mean_std"  # that of the preset is for models from scratch
     assert given.augment.mixup == 0  # the probe is fitted
     assert (given.augment.warp, given.augment.mel_masks) == (0, 0)

@@ -25,6 +25,16 @@ def drawn(temperature: float, several: bool) -> tuple[Tensor, Tensor]:
     return logits, chances.multinomial(1, generator=generator).squeeze(1)
 
 
+def test_few_clips_change_the_probabilities_little() -> None:
+    """Four right answers do not show that 0.95 is too confident, nor that it is not enough."""
+    right = torch.full((4, 4), 0.05 / 3).fill_diagonal_(0.95)
+    assert 0.8 < fit_temperature(right, torch.arange(4)) < 1.1
+    assert 1 < fit_temperature(right, torch.tensor([0, 1, 2, 0])) < 1.6
+    many = right.repeat(250, 1)
+    assert fit_temperature(many, torch.arange(4).repeat(250)) < 0.6
+    assert fit_temperature(many, torch.tensor([0, 1, 2, 0]).repeat(250)) > 1.7
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_the_temperature_of_the_labels_is_found(temperature: float, several: bool) -> None:

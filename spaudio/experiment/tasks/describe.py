@@ -137,8 +137,9 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
         )
     else:
         lines.append(
-            f"No group (speaker, recording …) of the test split is in another split; groups in the "
-            f"test split: {len(groups['test']):,}, in the others: {len(learned):,}"
+            "No group (speaker, recording …) of the test split is in another split; groups in the "
+            f"test split: {len(groups['test']):,}, in the others: {len(learned):,}. The 95 % "
+            "interval counts clips, not groups, so for new groups it is too narrow"
         )
     if known and not own:
         lines.append(
