@@ -8,7 +8,6 @@ import difflib
 import itertools
 import json
 import operator
-import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +34,6 @@ from spaudio.experiment.pretrained_defaults import pretrained_defaults
 from spaudio.experiment.recipes import data_prep_folder, prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
-    FILE_SETTINGS,
     AudioSettings,
     ClassifierConfig,
     PretrainConfig,
@@ -164,15 +162,11 @@ def _replaced(
 
 
 def _resolve_folders(settings: Settings) -> None:
-    """Expands ``~``, and makes the paths of input absolute.
+    """Expands ``~``, and makes folders that a run needs later absolute.
 
     The run may be used from another folder, and not every shell expands the ``~`` of ``data=~``.
     """
     settings.data, settings.runs = str(user_path(settings.data)), str(user_path(settings.runs))
-    for name in FILE_SETTINGS & settings.prep_options.keys():
-        given = getattr(settings, name)
-        if isinstance(given, str) and given.strip() and (path := user_path(given)).exists():
-            setattr(settings, name, os.path.abspath(path))
     parts = (settings.model, getattr(settings, "pretrain", None))
     for part in parts:
         source = getattr(part, "source", None)

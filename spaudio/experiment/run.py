@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,22 +92,14 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         say(f"run: {run}")
         for message in task.messages(model):
             warn(message)
-    with exclusive(run, accelerator):
+    with exclusive(run, accelerator), _told_how_to_continue(run):
         if (run / REPORT).is_file():  # another process has finished it in the meantime
             return run
         if accelerator.is_main_process:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start
         config = _kept_settings(settings, task.data_hash, accelerator)
-        try:
-            result = task.fit(
-                model, TrainingRun(run, config, accelerator, resume=TRAINING in begun)
-            )
-        except KeyboardInterrupt:
-            text = "stopped; the last checkpoint is kept" if _begun(run) else "stopped"
-            if first:
-                say(f"{text}. Continue with resume={run}")
-            raise
+        result = task.fit(model, TrainingRun(run, config, accelerator, resume=TRAINING in begun))
         # In float32 from here on, as in prediction, whatever the precision of training was.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         best = find_checkpoint(run / CHECKPOINTS, TRAINING.best)
@@ -134,6 +127,18 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
     accelerator.wait_for_everyone()  # no process exits while another still writes or measures
     accelerator.end_training()
     return run
+
+
+@contextmanager
+def _told_how_to_continue(run: Path) -> Iterator[None]:
+    """Says how a run that is stopped by Ctrl-C is continued, in training or after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = "stopped; the last checkpoint is kept" if _begun(run) else "stopped"
+        if is_first_process():
+            say(f"{text}. Continue with resume={run}")
+        raise
 
 
 def _begun(run: Path) -> list[Stage]:

@@ -149,7 +149,12 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     found, split_given, _ = read_class_folders(folder)
     for model in models if not split_given else ():
         source = getattr(read_run_settings(model.run), "source", None)
-        if source and _overlap(folder.resolve(), user_path(str(source)).resolve()):
+        # A relative path was one in the folder that the command was run in: here, or above `runs`.
+        places = (Path(), *model.run.resolve().parents[2:3])
+        if source and any(
+            _overlap(folder.resolve(), (place / user_path(str(source))).resolve())
+            for place in places
+        ):
             raise ConfigError(
                 f"--data {folder}: {model.run} was trained on clips of source={source}; leave the "
                 "option out to get the scores of its test split, or name other clips"

@@ -251,8 +251,3 @@ def test_a_folder_that_a_model_needs_later_is_absolute(
         assert isinstance(settings.model, PretrainedConfig)
         assert settings.model.source == str(kept or given)
         assert settings.data == str(tmp_path / "d")
-        assert settings.prep_options["source"] == "x"  # there is none: it may be a name
-    for given in ("models", "~/models"):
-        settings = compose(RECIPES / "folder", [f"source={given}", f"background={given}/none"])
-        assert settings.prep_options["source"] == str(tmp_path / "models")
-        assert settings.prep_options["background"] == f"{given}/none"

@@ -159,6 +159,10 @@ def test_what_would_be_no_test_is_refused(
                 evaluate(other, "--data", tmp_path / data)
         else:
             assert cells(evaluate(other, "--data", tmp_path / data)[0], str(other))
+    (other / "config.yaml").write_text(settings.replace(was, "source: train"))
+    shutil.copytree(other, tmp_path / "all" / "runs" / "folder" / "r")  # run in the folder `all`
+    with pytest.raises(SystemExit, match=r"was trained on clips of source=train"):
+        evaluate(tmp_path / "all" / "runs" / "folder" / "r", "--data", tmp_path / "all" / "train")
     file = other / "probabilities.csv"
     before = read_probabilities(file)["test"]
     moved = replace(before, clips=["other.wav", *before.clips[1:]])
