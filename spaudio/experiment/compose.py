@@ -353,11 +353,11 @@ def _explained(
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [o for o in overrides if o.key_or_group in GROUPS and isinstance(o.value(), str)]
-        key = str(cause.full_key)
-        if key.removeprefix("model.") in {one.name for one in fields(PretrainedConfig)}:
-            return ConfigError(f"{key} is a setting of model=pretrained; give that, too")
         known = sorted(_setting_names(OmegaConf.to_container(_compose(recipe, file, groups))))
-        return unknown("setting", str(cause.full_key), known)
+        key = str(cause.full_key)
+        if "adapt" in known and key in {f"model.{one.name}" for one in fields(PretrainedConfig)}:
+            return ConfigError(f"{key} is a setting of model=pretrained; give that, too")
+        return unknown("setting", key, known)
     if isinstance(cause, ValidationError):
         expected = re.search(r"(?:converted to|not a valid|is not a(?! valid)) (\w+)", str(cause))
         wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"

@@ -73,7 +73,6 @@ def score_events(
     Returns:
         The score of each class with an annotation or an event, in order, and that of all classes,
         unless there is one.
-
     """
     pairs = [(one, annotations[one.path]) for one in recordings if one.path in annotations]
     scores = [

@@ -127,6 +127,8 @@ def test_every_choice_of_every_group_composes() -> None:
         (["model=[small,tiny]"], r"unknown model '\[small,tiny\]'; .*known: medium"),
         (["preset=7"], r"unknown preset '7'; known: debug"),
         (["filter={kernel: 8}"], r"unknown setting 'filter\.kernel'"),
+        (["model.source=x"], r"model\.source is a setting of model=pretrained; give that, too"),
+        (["dim=64"], r"unknown setting 'dim'; did you mean .*model\.dim"),  # not pretrained's own
         (["=3"], "'=3' names no setting"),
         (["filter=multiscale", "filter.scales=[1,2]"], r"filter\.scales=\[1,2\]; expected a list"),
     ],
