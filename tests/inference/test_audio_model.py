@@ -161,7 +161,7 @@ def test_the_examples_of_levels_and_noise_measure_a_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pages = [ROOT / "docs" / f"{name}.md" for name in ("training", "pretrained")]
+    pages = [ROOT / "docs" / f"{name}.md" for name in ("defaults", "pretrained")]
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for recipe in ("esc50", "folder", "fsdd", "ravdess"):
