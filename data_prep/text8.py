@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spaudio.audio.command import errors_in_one_line
+from spaudio.audio.command import INTERRUPTED
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError, how_to_install
+from spaudio.io.command_line import errors_in_one_line
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import DAMAGE, user_path
@@ -158,7 +159,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 if __name__ == "__main__":
     options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
-    with errors_in_one_line():
+    with errors_in_one_line(interrupted=INTERRUPTED):
         if unknown := sorted(set(options) - {"corpus", "source", "clean"}):
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")
         if "clean" in options:

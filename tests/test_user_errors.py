@@ -18,6 +18,7 @@ import soundfile
 import yaml
 
 from spaudio import cli
+from spaudio.bench.__main__ import main as measure
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.entry import main
 from tests import RECIPES, ROOT
@@ -275,8 +276,13 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert there.read_text() == clip.read_text() == "kept"
 
 
-def test_what_the_terminal_shows_is_printable(tmp_path: Path) -> None:
+def test_what_the_terminal_shows_is_printable(tmp_path: Path, command: Command) -> None:
     refused(["filters", str(tmp_path / "a\n\x1b[31m")], r"a\n\x1b[31m: there is no such run")
+    folder = quoted("a\x1b[31m")
+    says(command("folder", f"resume={folder}"), r"a\x1b[31m: there is no such run")
+    bench = ["generate", "a\n\x1b[31m", "--output", str(tmp_path / "x.json")]
+    with pytest.raises(SystemExit, match=r"error: a\\n\\x1b\[31m: there is no such run"):
+        measure(bench)
 
 
 def test_options_of_commands_are_checked_before_anything_is_loaded(

@@ -6,13 +6,14 @@ import math
 import sys
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from spaudio.audio.prepare import Prepared, SourceClips, prepare
-from spaudio.errors import ConfigError, SpaudioError
+from spaudio.errors import ConfigError
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
+from spaudio.io.escape import printable
 from spaudio.io.unpack import user_path
 
 _COMMON: dict[str, Any] = {
@@ -21,21 +22,8 @@ _COMMON: dict[str, Any] = {
     "duplicates": "refuse",
     "workers": 2,
 }
-
-
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Ends the process on an error.
-
-    Exits with code 1 and one message on an error that the user can correct, with 130 on Ctrl-C.
-    """
-    try:
-        yield
-    except (SpaudioError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to continue\n")
-        sys.exit(130)
+#: What Ctrl-C prints.
+INTERRUPTED = "interrupted; run the same command again to continue\n"
 
 
 def main(
@@ -43,7 +31,7 @@ def main(
 ) -> None:
     """Prepares a dataset from ``key=value`` arguments and prints a summary.
 
-    Ends on errors as :func:`errors_in_one_line` does.
+    Ends on errors as :func:`spaudio.io.command_line.errors_in_one_line` does.
 
     Args:
         name: Name of the dataset.
@@ -51,15 +39,17 @@ def main(
             their annotations say what is accepted.
         arguments: None takes those of the process.
     """
-    with errors_in_one_line():
+    set_up_terminal()
+    with errors_in_one_line(interrupted=INTERRUPTED):
         prepared = run(name, listing, sys.argv[1:] if arguments is None else arguments)
-    sys.stderr.writelines(f"warning: {warning}\n" for warning in prepared.warnings)
-    counts = Counter(clip.split for clip in prepared.clips)
-    splits = ", ".join(f"{split} {number}" for split, number in sorted(counts.items()))
-    sys.stdout.write(
-        f"{len(prepared.clips)} clips ({splits}), {len(prepared.labels)} labels, "
-        f"{len(prepared.skipped)} skipped\nmanifest {prepared.manifest}\nsha256 {prepared.hash}\n"
-    )
+        sys.stderr.writelines(f"warning: {printable(warning)}\n" for warning in prepared.warnings)
+        counts = Counter(clip.split for clip in prepared.clips)
+        splits = ", ".join(f"{split} {number}" for split, number in sorted(counts.items()))
+        sys.stdout.write(
+            f"{len(prepared.clips)} clips ({splits}), {len(prepared.labels)} labels, "
+            f"{len(prepared.skipped)} skipped\n"
+            f"manifest {prepared.manifest}\nsha256 {prepared.hash}\n"
+        )
 
 
 def run(name: str, listing: Callable[..., SourceClips], arguments: Sequence[str]) -> Prepared:

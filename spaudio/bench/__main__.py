@@ -12,7 +12,6 @@ python -m spaudio.bench profile RECIPE  a training step of a recipe by kind of o
 import argparse
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ import torch
 
 from spaudio.bench import filter_cost, generation_cost, growth
 from spaudio.bench.harness import at_least_one, describe
-from spaudio.errors import ConfigError, SpaudioError, how_to_install
+from spaudio.errors import ConfigError
 from spaudio.io.atomic import write_atomic
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.io.output import check_output
 
 _Measured = tuple[dict[str, Any], Mapping[str, str]]  # a report, and the columns of its table
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The command line; None takes ``sys.argv``.
     """
+    set_up_terminal()
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (function, text, options) in _COMMANDS.items():
@@ -56,17 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.command == "growth" and chosen.output and chosen.output.suffix == ".png":
         parser.error("--output names the JSON file; the chart is written beside it, as PNG")
     torch.set_num_threads(chosen.threads)
-    try:
-        if chosen.output is not None:
-            for path in _written(chosen, chosen.output):
-                check_output(path, "--output", force=chosen.force)
-        elif (folder := Path("runs")).exists() and not folder.is_dir():
-            raise ConfigError(f"{folder.resolve()} is not a folder; name the report with --output")
-        report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
-    except SpaudioError as error:
-        sys.exit(f"error: {error}")
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; {how_to_install('recipes')}")
+    with errors_in_one_line(extra="recipes"):
+        _measure(chosen)
+
+
+def _measure(chosen: argparse.Namespace) -> None:
+    """Runs the benchmark that was chosen, prints its table and writes its files."""
+    if chosen.output is not None:
+        for path in _written(chosen, chosen.output):
+            check_output(path, "--output", force=chosen.force)
+    elif (folder := Path("runs")).exists() and not folder.is_dir():
+        raise ConfigError(f"{folder.resolve()} is not a folder; name the report with --output")
+    report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
     print(describe(report, columns))
     output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
     table, *charts = _written(chosen, output)

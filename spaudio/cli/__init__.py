@@ -16,16 +16,11 @@ spaudio generate RUN          generates text with a language model, character by
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
 from spaudio.cli import compare_runs, detect_events, start_runs, use_model
 from spaudio.cli.subcommand import Subcommand
-from spaudio.errors import SpaudioError, how_to_install
-from spaudio.io.encodings import escape_unencodable
-from spaudio.io.plain_warnings import plain_warnings
-from spaudio.report.escape import printable
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.version import __version__
 
 _COMMANDS: dict[str, Subcommand] = {
@@ -47,7 +42,7 @@ _COMMANDS: dict[str, Subcommand] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a sub-command; a user error prints one line and exits with code 1."""
-    escape_unencodable()
+    set_up_terminal()
     parser = argparse.ArgumentParser(prog="spaudio", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -56,32 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.set_defaults(run_command=function)
         for option, settings in options.items():
             command.add_argument(option, **settings)
-    plain_warnings()
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command == "study" and not any(word.startswith("-") for word in rest):
         chosen.overrides += rest  # argparse ends a list at an option
     elif rest and chosen.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     chosen.rest = rest
-    try:
+    with errors_in_one_line(extra="recipes"):
         chosen.run_command(chosen)
-        sys.stdout.flush()
-    except (SpaudioError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _reader_has_left():
-            sys.exit(141)  # as if SIGPIPE had ended this process
-        sys.exit(f"error: {printable(error)}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; {how_to_install('recipes')}")
-
-
-def _reader_has_left() -> bool:
-    """Whether what reads standard output, such as `head`, has closed it; output then ends."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from spaudio.cli.subcommand import FORCE, RUN, Subcommand
 from spaudio.errors import ConfigError
+from spaudio.io.escape import printable
 from spaudio.io.output import check_output
-from spaudio.report.escape import printable
 
 
 def _compare(chosen: argparse.Namespace) -> None:

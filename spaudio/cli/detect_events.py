@@ -16,8 +16,8 @@ from spaudio.cli.use_model import (
     write,
 )
 from spaudio.errors import ConfigError
+from spaudio.io.escape import printable
 from spaudio.io.output import check_output
-from spaudio.report.escape import printable
 
 if TYPE_CHECKING:
     from spaudio.inference.annotated import Annotations

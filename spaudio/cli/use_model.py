@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from spaudio.cli.subcommand import FORCE, MODEL, PATHS, RUN, SKIP_BAD, UNSURE, WITH, Subcommand
 from spaudio.errors import ConfigError
+from spaudio.io.escape import printable
 from spaudio.io.output import check_output
-from spaudio.report.escape import printable
 
 if TYPE_CHECKING:
     from spaudio.experiment.inputs import Inputs

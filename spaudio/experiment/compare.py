@@ -5,10 +5,10 @@ from pathlib import Path
 
 from spaudio.errors import ConfigError
 from spaudio.experiment.load import load_best, load_untrained
+from spaudio.io.escape import for_figure
 from spaudio.io.messages import say, warn
 from spaudio.report.comparison import Group, compare, doubts, group_runs
 from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
-from spaudio.report.escape import for_figure
 from spaudio.report.figures.convergence_plot import plot_convergence
 from spaudio.report.figures.filters_plot import filters_of, plot_filters
 from spaudio.report.figures.report_figures import Figures

@@ -14,19 +14,17 @@ from pathlib import Path
 
 import yaml
 
-from spaudio.errors import SpaudioError
 from spaudio.experiment.compare import compare_runs
 from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.processes import is_first_process
 from spaudio.experiment.run_folder import named_reports, read_run_settings
 from spaudio.experiment.start import start_run
 from spaudio.experiment.sweep import run_sweep
-from spaudio.io.encodings import escape_unencodable
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
+from spaudio.io.escape import printable
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
-from spaudio.io.plain_warnings import plain_warnings
 from spaudio.report.convergence import NoBaselineError
-from spaudio.report.escape import printable
 
 
 def main(
@@ -40,8 +38,7 @@ def main(
         program: Name of the program in help texts; None uses the script.
     """
     end_with_parent()
-    escape_unencodable()
-    plain_warnings()
+    set_up_terminal()
     path = Path(script).resolve()
     parser = argparse.ArgumentParser(
         prog=program or f"recipes/{path.parent.name}/run.py",
@@ -54,7 +51,7 @@ def main(
     )
     parser.add_argument("--cfg", action="store_true", help="print all settings without running")
     chosen = parser.parse_intermixed_args(arguments)
-    try:
+    with errors_in_one_line(tell=_say):
         if chosen.cfg:
             given = expand(chosen.overrides)[0] if chosen.multirun else chosen.overrides
             settings = compose(path.parent, given)
@@ -70,17 +67,12 @@ def main(
                 raise SystemExit(1)
         else:
             start_run(compose(path.parent, chosen.overrides), path)
-    except (SpaudioError, OSError) as refused:
-        _say(refused)
-        raise SystemExit(1) from refused
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def _say(error: object) -> None:
     """Prints an error."""
     who = "" if is_first_process() else f"process {os.environ['RANK']}: "
-    say(f"{who}error: {error}", "red")
+    say(f"{who}error: {printable(error)}", "red")
 
 
 def _compare(runs: Sequence[Path]) -> None:

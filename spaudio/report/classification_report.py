@@ -6,8 +6,8 @@ from typing import Any
 
 from spaudio.audio.manifest import LABEL_SEPARATOR
 from spaudio.io.csv_files import for_csv, write_rows
+from spaudio.io.escape import for_markdown
 from spaudio.report.calibration import source_of
-from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name

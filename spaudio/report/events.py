@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from spaudio.io.csv_files import csv_text, for_csv
-from spaudio.report.escape import printable, writable
+from spaudio.io.escape import printable, writable
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from sklearn.metrics import confusion_matrix
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import DataError
 from spaudio.io.csv_files import for_csv, read_rows, write_rows
+from spaudio.io.escape import for_markdown
 from spaudio.io.plain import read_json
-from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name

@@ -5,7 +5,7 @@ from typing import Any
 
 from spaudio.audio.manifest import is_nothing
 from spaudio.errors import ConfigError, how_to_install
-from spaudio.report.escape import for_markdown
+from spaudio.io.escape import for_markdown
 from spaudio.report.floor import TRIVIAL
 from spaudio.report.report_files import pretraining
 from spaudio.report.tables import markdown_table, score_text

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from spaudio.io.csv_files import csv_text, for_csv
-from spaudio.report.escape import printable, writable
+from spaudio.io.escape import printable, writable
 from spaudio.report.tables import show
 
 UNSURE = "unsure"

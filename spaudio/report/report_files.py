@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.io.atomic import write_atomic
+from spaudio.io.escape import for_markdown
 from spaudio.io.plain import write_json
-from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.records import MARKDOWN, REPORT
 

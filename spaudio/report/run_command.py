@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from spaudio.report.escape import printable
+from spaudio.io.escape import printable
 
 _QUOTES = "'\""  # that may enclose a value
 # Values that are the same text without them.

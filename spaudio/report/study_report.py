@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from spaudio.io.escape import for_markdown
 from spaudio.io.messages import say
-from spaudio.report.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.study_plot import plot_costs, plot_effects, plot_modulation
 from spaudio.report.marked_page import fill_place

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from spaudio.report.escape import for_markdown, printable
+from spaudio.io.escape import for_markdown, printable
 
 if TYPE_CHECKING:
     from rich.table import Table

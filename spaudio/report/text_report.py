@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spaudio.report.escape import for_markdown
+from spaudio.io.escape import for_markdown
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_losses
 from spaudio.report.report_files import cost_lines, filter_choice, write_files

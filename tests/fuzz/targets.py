@@ -166,7 +166,7 @@ def cache(content: bytes, scratch: Path) -> None:
 def names(content: bytes, scratch: Path) -> None:
     """Any name is one printable line wherever it goes, and markup nowhere."""
     from spaudio.io.csv_files import for_csv
-    from spaudio.report.escape import for_figure, for_markdown, printable
+    from spaudio.io.escape import for_figure, for_markdown, printable
 
     name = content.decode("utf-8", "surrogateescape")
     for shown in (printable(name), for_markdown(name), for_figure(name)):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import spaudio
+from spaudio.io.command_line import set_up_terminal
 from spaudio.io.messages import say, warn
-from spaudio.io.plain_warnings import plain_warnings
 from spaudio.io.progress import progress_bar
 
 
@@ -27,7 +27,7 @@ def test_commands_print_warnings_without_the_line_of_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored afterwards
-    plain_warnings()
+    set_up_terminal()
     own = str(Path(spaudio.__file__).parent / "x.py")
     assert warnings.formatwarning("it is damaged", UserWarning, own, 7) == "it is damaged\n"
     assert "y.py:7: UserWarning" in warnings.formatwarning("hm", UserWarning, "y.py", 7)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from spaudio.io.csv_files import for_csv
+from spaudio.io.escape import for_figure, for_markdown, printable
 from spaudio.report.classification_report import write_report
-from spaudio.report.escape import for_figure, for_markdown, printable
 from spaudio.report.figures import drawing
 from spaudio.report.figures.drawing import save_figure
 from spaudio.report.figures.report_figures import Figures

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spaudio.io.escape import for_figure
 from spaudio.report.convergence import Convergence
-from spaudio.report.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, save_figure
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from spaudio.filters import TokenFilter, centre_frequency, record_masks
+from spaudio.io.escape import for_figure
 from spaudio.model.classifier import Classifier
-from spaudio.report.escape import for_figure
 from spaudio.report.figures.drawing import draw_image, make_figure, save_figure
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaudio.audio.decode import Waveform
-from spaudio.report.escape import for_figure
+from spaudio.io.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, mel_bands, save_figure
 
 _FLOOR_DB = 80.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from spaudio.report.escape import for_markdown
+from spaudio.io.escape import for_markdown
 
 
 class Figures:

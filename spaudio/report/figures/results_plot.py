@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from spaudio.report.escape import for_figure
+from spaudio.io.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, save_figure
 
 MOST_CLASSES = 60  # of a confusion matrix; memory and size grow with their square

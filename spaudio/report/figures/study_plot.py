@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spaudio.report.escape import for_figure
+from spaudio.io.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, save_figure
 from spaudio.report.study_effects import Effect
 from spaudio.report.study_records import Result, on_one_processor, values_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from spaudio.io.escape import for_figure
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier, outside_clip
-from spaudio.report.escape import for_figure
 from spaudio.report.figures.drawing import make_figure, save_figure
 
 MAX_LABELS = 60  # more do not fit into a panel

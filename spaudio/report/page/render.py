@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from spaudio.io.atomic import write_atomic
+from spaudio.io.escape import printable
 from spaudio.io.plain import flatten
-from spaudio.report.escape import printable
 from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
@@ -193,9 +193,9 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
 
 
 def _digest_of_labels(classes: Sequence[str], clips: Sequence[Mapping[str, Any]]) -> str:
-    """Tells pages with other clips or labels apart: a browser keeps the corrections of all files.
+    """Identifies a page's clips and labels; browsers store the corrections of all pages together.
 
-    Folds have the same names in all runs.
+    The name of a run is not enough, because folds have the same names in all runs.
     """
     text = json.dumps([classes, [(clip["p"], clip["l"]) for clip in clips]])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -21,6 +21,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else _code(c) for c in str(text))
 
 
+def printable_lines(text: object) -> str:
+    """Does the same as :func:`printable` for text of several lines, whose line ends it keeps."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
 def writable(text: object) -> str:
     """Replaces control characters and bytes that are not UTF-8, which a text file cannot hold.
 
