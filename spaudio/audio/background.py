@@ -111,8 +111,8 @@ def cut_background(
     """Cuts clips out of recordings of any length, with a separate section for each split.
 
     All recordings are laid end to end in a random order and divided among the splits, so that no
-    second is in two of them, for one long recording as for many short ones. Recordings that are
-    shorter than a clip are taken whole. Silence is left out before they are divided.
+    second is in two splits, whether there is one long recording or many short ones. Recordings that
+    are shorter than a clip are taken whole. Silence is left out before they are divided.
 
     Args:
         folder: Holds the recordings, at any depth.

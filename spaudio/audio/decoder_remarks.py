@@ -1,4 +1,4 @@
-"""What libmpg123 prints while it decodes an MP3, kept from the terminal where that is safe."""
+"""Hides libmpg123's messages where file descriptor 2 can be redirected safely."""
 
 import os
 import re

@@ -35,8 +35,8 @@ class MpegSound(NamedTuple):
 def mpeg_sound(path: Path) -> MpegSound | None:
     """Adds up the frames of an MPEG file whose first frame does not declare its whole length.
 
-    libsndfile takes the length from the first frame: it guesses if that does not declare one, and
-    of files that were joined it reads only the first.
+    libsndfile takes the length from the first frame. If that frame declares none, it guesses; if
+    files were joined, it reads only the first of them.
 
     Returns:
         None if the first frame declares as many bytes as the file has, if no frame is found, or if
@@ -131,8 +131,8 @@ def after_tags(file: BinaryIO, at: int) -> int:
         elif head.startswith(b"TAG"):
             at += 128
         elif head.startswith(b"APETAGEX") and len(head) == 32:
-            # Its size counts the items and the footer, but not this header, which a bit tells from
-            # the footer.
+            # Its size counts the items and the footer, but not the header. A bit says whether these
+            # bytes are the header or the footer.
             length, is_header = struct.unpack_from("<I", head, 12)[0], head[23] & 0x20
             at += 32 + (length if is_header else 0)
         else:

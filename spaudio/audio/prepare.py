@@ -327,7 +327,7 @@ def _notes(
     clips: Sequence[Clip],
     findings: Mapping[str, Finding],
 ) -> list[str]:
-    """Returns what the user should know about the clips, one sentence each; not of duplicates."""
+    """Returns sentences about what the user should know of the clips, except for duplicates."""
     notes = [*source.warnings, *_lost(listed, clips, source.multi_label)]
     if loud := sum(findings[clip.path].loud for clip in clips):
         trap = ", so a model may tell them apart by this" if loud < len(clips) else ""

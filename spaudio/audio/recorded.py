@@ -7,8 +7,8 @@ from pathlib import Path
 from spaudio.errors import DataError
 
 # 20240501_123000, 20240501T123000Z, 2024-05-01_12-30-00, 2024-05-01T12:30:00.5+02:00, and the like,
-# anywhere in the name. A hyphen and four digits, as in 20240501_123000-0100, are a counter, and an
-# offset only after an ISO time, with its T.
+# anywhere in the name. A hyphen and four digits, as in 20240501_123000-0100, are a counter; only
+# after an ISO time, which has a T, are they an offset.
 _DATE_TIME = re.compile(
     r"(?<!\d)(?P<date>\d{4}-?\d{2}-?\d{2})(?:(?P<iso>T)|[_ -])"
     r"(?P<time>\d{2}[-:_]?\d{2}[-:_]?\d{2})(?!\d)(?P<fraction>[.,]\d{1,6})?"

@@ -27,7 +27,7 @@ class Selections:
         rows: For each selection, where it is written, for messages, and its ``file_name``,
             ``start``, ``end`` and ``label``, and ``split`` and ``group`` if there are such columns.
         empty: Recordings of tables without a selection.
-        notes: What of the tables is not used, or not as it may have been meant, in sentences.
+        notes: Sentences about lines that are not used, or that may have been meant in another way.
     """
 
     rows: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -186,7 +186,7 @@ def _is_waveform(row: dict[str, str]) -> bool:
 
 
 def _times(row: dict[str, str]) -> tuple[str, str]:
-    """Returns start and end in the recording; as they are if they are no numbers."""
+    """Returns start and end in the recording; unchanged if they are not numbers."""
     start, end, offset = row[_BEGIN] or "", row[_END] or "", row.get(_OFFSET) or ""
     try:
         if offset.strip():

@@ -39,7 +39,7 @@ def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
 
 
 def _data_settings(settings: Settings) -> str:
-    """Returns a key of the settings on which it may depend whether a run can use its data.
+    """Returns a key of the settings that may decide whether a run can use its data.
 
     These are nearly all: clips may have too many tokens for learned positions, for example.
     """

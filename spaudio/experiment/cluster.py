@@ -126,6 +126,6 @@ def _is_trained(run: Path) -> bool:
 
 
 def _going_on(jobs: Mapping[Path, Any]) -> str:
-    """Names the submitted jobs, which go on, at the start of a remedy."""
+    """Returns the start of a message that lists the jobs still running."""
     names = ", ".join(str(job.job_id) for job in jobs.values())
     return f"These jobs go on: {names}. To wait for them again, " if names else "To continue, "

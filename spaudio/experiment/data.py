@@ -256,7 +256,8 @@ def _with_duplicates(clips: list[Clip], joint: Mapping[str, str], *, by_group: b
 
     Args:
         clips: With their splits.
-        joint: For paths of clips that share samples with others, a name that these have, too.
+        joint: Maps the path of each clip that is a duplicate of others, or overlaps with them, to
+            the name of their group.
         by_group: Groups are kept in one split, so that their clips cannot move to another.
     """
     trained = {joint.get(clip.path) for clip in clips if clip.split == "train"} - {None}

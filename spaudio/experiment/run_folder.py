@@ -17,7 +17,7 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
 from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
 
-#: What a run in its own process has printed; of one in the launching process, why it failed.
+#: Output of a run in a separate process, or the error of one in the launching process.
 OUTPUT = "output.txt"
 
 

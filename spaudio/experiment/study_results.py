@@ -45,7 +45,7 @@ def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
 
 
 def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
-    """Returns the settings of runs that the study has with another value and does not set itself.
+    """Returns the settings in which finished runs differ from the study, which does not set them.
 
     Raises:
         ConfigError: If the study sets one of them, or runs on one dataset differ in one.

@@ -225,12 +225,12 @@ class StateStream(Stream):
     of that length, a second one begins; it takes over when the first one is full. So memory is
     constant, and after the first half window every prediction covers at least half a window. At the
     end of a sound of at most ``window`` seconds, the prediction equals that of
-    :meth:`Predictor.probabilities`, up to rounding and the DC offset. That is the mean of the
-    sound so far.
+    :meth:`Predictor.probabilities`, up to rounding and the DC offset. The offset that is subtracted
+    here is the mean of the sound so far.
 
     The encoder runs incrementally, with cached keys, values and filter state. Front-end and stem
-    look a few frames ahead; they compute the new tokens from samples that reach as far as they
-    look.
+    look a few frames ahead, so a token is computed once the samples that they look ahead to have
+    arrived.
 
     Args:
         predictor: Predictor of a run with ``model.causal=true``, ``tokens.normalise=global`` and,
@@ -305,7 +305,7 @@ class StateStream(Stream):
     def _answer(self, contexts: "list[_Context]", kept: "_Kept", start: int, size: int) -> Heard:
         """Advances every context by ``size`` tokens from ``start`` on; the oldest one predicts."""
         step, at = self.config.token_samples, start - kept.first
-        # Without later samples, on which no result depends.
+        # No result depends on later samples.
         needed = kept.samples[: (at + size - 1) * step + self._ahead]
         new = self._tokens(needed, kept.mean(len(needed)), at, size)
         samples = kept.samples[at * step : (at + size) * step]

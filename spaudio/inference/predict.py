@@ -102,7 +102,7 @@ class Predictor:
         self._told_of_rate = False
         self.token_samples = tokens.token_samples
         segment = settings.segments.seconds
-        # Segments longer than all clips have cut none: these are whole, as without segments.
+        # If segments are longer than all clips, none was cut, as without segments.
         is_cut = segment is not None and self.inputs.longest_seconds >= segment
         segments = settings.segments if is_cut else None
         self.windows = SoundWindows(self.window_seconds, self.front_end.config, segments)

@@ -104,8 +104,8 @@ def save_pretrained(run: Path, folder: Path) -> None:
 def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: Inputs) -> str:
     """Returns the model card.
 
-    That of a saved model is its own, because such a folder does not hold the command of the
-    training elsewhere.
+    A saved model keeps the card that it has, because its folder does not hold the command that
+    trained it.
     """
     saved = run / CARD
     if (run / WEIGHTS).is_file() and saved.is_file():

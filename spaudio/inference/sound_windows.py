@@ -19,10 +19,10 @@ _BATCH = 16  # windows
 class SoundWindows:
     """How the sounds of a model are cut.
 
-    Windows overlap by half, so that a short sound lies whole in one of them, and are weighted by
-    their power without the DC offset: pauses were seldom clips of their own, and can look like any
-    class. If the clips of the run were cut into segments, windows overlap as these do and have
-    equal weights, as in the evaluation.
+    Windows overlap by half, so that a short sound lies whole in one of them. They are weighted by
+    their power without the DC offset, because few training clips were mere pauses, and a pause can
+    look like any class. If the clips of the run were cut into segments, windows overlap as these do
+    and have equal weights, as in the evaluation.
 
     Args:
         seconds: Length of a window.

@@ -107,7 +107,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def for_csv(text: str) -> str:
     """Prefixes an apostrophe to text that would start a formula in a spreadsheet.
 
-    Also to text that starts with one, so that :func:`from_csv` can tell the two apart.
+    Text that starts with an apostrophe gets another one, so that :func:`from_csv` can undo this.
     """
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 

@@ -21,5 +21,5 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileState":
-        """Takes the result of `os.stat`."""
+        """Returns the state that a result of `os.stat` describes."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

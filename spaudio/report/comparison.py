@@ -49,7 +49,8 @@ class Group:
             ``model=pretrained``; None if few settings differ, or if they do not tell the groups
             apart.
         over: A setting that is averaged over in addition to the seed.
-        full: Whether the name has whole paths, without which it would be that of another group.
+        full: Whether the name shows full paths, because short ones would equal another group's
+            name.
     """
 
     settings: dict[str, Any]

@@ -151,7 +151,7 @@ def measure_floor(
     )
     kind = "multi-label" if multi_label else "one label"
     largest = Counter(labels).most_common(1)[0][0]
-    # With all clips in use, they tell the largest class.
+    # If no clip is left out, the clips alone determine the largest class.
     most = [largest] if len(labels) > len(train) and not multi_label else []
     identity = json.dumps([kind, *used, *most])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from spaudio.io.plain import write_json
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.records import MARKDOWN, REPORT
 
-#: What an accuracy with aligned groups is.
+#: Explains what an accuracy with aligned groups is.
 ALIGNED = (
     "with groups aligned: the embeddings of each group of the test split (such as a speaker) are "
     "shifted and scaled to the mean and spread of the training clips, as `spaudio predict --align` "

@@ -10,7 +10,7 @@ from typing import Any
 from spaudio.io.escape import printable
 
 _QUOTES = "'\""  # that may enclose a value
-# Values that are the same text without them.
+# Values that are read as the same text if the quotation marks are left out.
 _WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z][\w.-]*", re.ASCII | re.IGNORECASE)
 # An absolute path in a list or mapping that is given as text.
 _INNER_PATH = re.compile(r"""(?<=[\[{,:\s'"])(/(?!/)|~|[A-Za-z]:[\\/])[^,\]}'"]*""")

@@ -1,8 +1,9 @@
 """Clips that are quieter than the training clips are amplified to the level of the quietest ones.
 
 The offset of the logarithm is the same for all clips, so less of a quiet clip stands out from it.
-A model that subtracts the level of each clip therefore still depended on it, at levels that are
-lower than in training. Steady background noise is not amplified: it would sound like a noisy word.
+Without amplification, even a model that subtracts the level of each clip would depend on the level
+of clips that are quieter than in training. Steady background noise is not amplified: it would sound
+like a noisy word.
 
 Like the cutting of pauses, this is applied in validation, test and prediction, but not in training.
 """

@@ -19,7 +19,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
-    # Versions of glibc that refuse more than 32 MiB return 0. Without one of these limits, the
-    # second call would freeze the current one, which is lower.
+    # Versions of glibc that refuse more than 32 MiB return 0. If both values are refused, the other
+    # limit is not set either, because that would freeze this one at its current, lower value.
     if mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

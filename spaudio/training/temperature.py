@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.05, 20.0
-SPREAD = 0.5  # of the temperature's logarithm, as expected before any clip is seen
-FEW = 20  # clips: with as many, what is expected counts half
+SPREAD = 0.5  # standard deviation of the prior of the temperature's logarithm
+FEW = 20  # clips: with this many, the prior counts half
 
 
 def class_probabilities(logits: Tensor, multi_label: bool, temperature: float) -> Tensor:
@@ -48,9 +48,10 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     without errors would make the model certain of everything (after Platt, "Probabilistic Outputs
     for Support Vector Machines", 1999, section 2.2). With many clips this makes no difference.
 
-    Few clips show little: four without an error may be luck, or a model that makes none. So of N
-    clips, the extra one counts N / (N + `FEW`), and the temperature has a prior, which counts the
-    rest: its logarithm is normal, with mean 0 and standard deviation `SPREAD`.
+    Few clips show little: four without an error may be luck, or the model may make none. So with N
+    clips, the extra one counts N / (N + `FEW`), and a prior of the temperature counts the rest. In
+    this prior, the logarithm of the temperature is normal, with mean 0 and standard deviation
+    `SPREAD`.
 
     Args:
         probabilities: (clips, classes), of the validation split.
@@ -69,8 +70,9 @@ def fit_temperature_of_logits(logits: Tensor, labels: Tensor, prior: float = 0) 
     Args:
         logits: (clips, classes).
         labels: As in :func:`fit_temperature`.
-        prior: How much the prior counts, from 0 to 1. With 0, the scale of the logits has no effect
-            on the result but its own, so that fits of any scale are compared fairly.
+        prior: How much the prior counts, from 0 to 1; the extra clip counts the rest. With 0, no
+            temperature is preferred: logits that are twice as large get twice the temperature, and
+            so the same probabilities.
     """
     logits, extra = logits.double(), 1 - prior
 

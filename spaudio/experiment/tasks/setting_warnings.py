@@ -23,14 +23,14 @@ from spaudio.tokens.sample_front_end import FULL_SCALE
 from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
 from spaudio.training.loop import total_epochs
 
-_LOOKED_AT = 200  # clips whose level is looked at, or a few more
+_LOOKED_AT = 200  # about as many clips are examined for their level
 # A share of mel powers. It is 0.65 on RAVDESS, which loses nothing by it, and 0.84 on spoken digits
 # that were made 30 dB quieter, where a support vector machine loses 10 points.
 _HIDDEN = 0.8
 _FEWEST_STEPS = 10  # of 16-bit samples; at such a level, rounding noise is 31 dB below the sound
 
 #: For a name or a pattern of names, such as ``pretrain.*``, why these settings have no effect;
-#: False if they have one.
+#: False if they have an effect.
 Idle = Mapping[str, str | Literal[False]]
 
 # Settings that a head on pooled statistics, which is fitted, not trained step by step, does not

@@ -211,10 +211,10 @@ AnyClassifier = Classifier | AdaptedClassifier
 
 
 def outside_clip(model: nn.Module, padding: Tensor) -> Tensor:
-    """Returns which tokens are not of the clip itself: padding, and silence that is added to it.
+    """Returns a mask of padding tokens, including the silence that an encoder adds around a clip.
 
     Args:
-        model: Any model; only pretrained encoders add silence.
+        model: Any model; only some pretrained encoders add silence.
         padding: Boolean (batch, tokens), True where a token is padding.
 
     Returns:
