@@ -21,7 +21,6 @@ from spaudio.report.together import Splits, choose_weights, combine_models
 
 # By the name of the fold, "" if there is none.
 Folds = Mapping[str, Splits]
-Weights = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Explains the prediction for a sound: finds the seconds and bands that decided its class."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from spaudio.audio.decode import Waveform
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
 from spaudio.report.figures.occlusion_plot import plot_importance
-from spaudio.report.occlusion import log_odds, measure_importance, occlude_frames
+from spaudio.report.occlusion import Importance, log_odds, measure_importance, occlude_frames
 from spaudio.tokens.config import Frames
 from spaudio.tokens.dc_offset import without_offset
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Importance):
     """What decided the prediction for a sound.
 
     Args:
@@ -32,7 +32,7 @@ class Explanation:
         sample_rate: In Hz.
         drop: (rows, columns), drop in the log-odds of the class when a cell is hidden. One row if
             only intervals of time were hidden.
-        seconds: (columns + 1,), edges of the cells.
+        seconds: (columns + 1,), edges of the cells, in the recording.
         hertz: (rows + 1,), edges of the cells.
         intervals: The intervals that matter most: start and end in seconds, and the drop in the
             log-odds when the whole interval is hidden; the most important first.
@@ -44,11 +44,6 @@ class Explanation:
     start: float
     waveform: Waveform
     sample_rate: int
-    drop: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    hertz: NDArray[np.float64]
-    intervals: list[tuple[float, float, float]]
-    bands: list[tuple[float, float, float]]
 
     def draw(self, path: Path, title: str) -> None:
         """Draws the spectrogram and the importance of its parts, as PNG or SVG."""
@@ -111,15 +106,16 @@ def explain_sound(
         seconds = np.minimum(np.arange(len(samples) + 1) * (1 / rate), length)
         centred = without_offset(samples)  # else a hidden interval would begin with a click
         found = measure_importance(centred[:, None], answer, seconds, np.array([0.0, rate / 2]))
+    in_recording = replace(
+        found,
+        seconds=start + found.seconds,
+        intervals=[(start + low, start + high, drop) for low, high, drop in found.intervals],
+    )
     return Explanation(
+        **vars(in_recording),
         label=classes[number],
         confidence=confidence,
         start=start,
         waveform=samples,
         sample_rate=rate,
-        drop=found.drop,
-        seconds=start + found.seconds,
-        hertz=found.hertz,
-        intervals=[(start + low, start + high, drop) for low, high, drop in found.intervals],
-        bands=found.bands,
     )

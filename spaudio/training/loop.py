@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from spaudio.errors import SpaudioError, some
 from spaudio.io.lock import claimed
+from spaudio.io.progress import progress_bar
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
     TRAINING,
@@ -245,28 +244,23 @@ class TrainingLoop:
         # On a small dataset, several epochs lie between two validations.
         period = max(1, self.epochs // max(self.trainer.epochs, VALIDATIONS))
         total = self.epochs * self.steps
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
-            disable=not accelerator.is_main_process,
-        ) as progress:
-            done = so_far.epochs * self.steps
-            bar = progress.add_task(self.stage.title, total=total, completed=done, text="")
+        bar = progress_bar(
+            self.stage.title,
+            total,
+            done=so_far.epochs * self.steps,
+            with_text=True,
+            show=accelerator.is_main_process,
+        )
+        with bar as advance:
             measured = ""  # in the latest validation
             for epoch in range(so_far.epochs, self.epochs):
                 text = f"epoch {epoch + 1}/{self.epochs}"
-                train_loss = self._train_epoch(
-                    epoch, partial(progress.update, bar, advance=1, text=f"{text}  {measured}")
-                )
+                train_loss = self._train_epoch(epoch, partial(advance, 1, f"{text}  {measured}"))
                 if so_far.epochs % period and so_far.epochs < self.epochs:
                     continue
                 measured = self._validate(train_loss)
                 self._save_last()
-                progress.update(bar, text=f"{text}  {measured}")
+                advance(0, f"{text}  {measured}")
         accelerator.wait_for_everyone()  # all processes read what the first one has written
         seconds = max(so_far.seconds, 1e-9)
         return FitResult(

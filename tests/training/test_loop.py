@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from rich.progress import Progress
 
 from spaudio.model.classifier import Classifier
 from spaudio.training import loop
@@ -124,13 +125,13 @@ def test_the_progress_bar_shows_the_latest_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts: list[str] = []
-    update = loop.Progress.update
+    update = Progress.update
 
     def recording(self: Any, *arguments: Any, text: str, **others: Any) -> None:
         texts.append(text)
         update(self, *arguments, text=text, **others)
 
-    monkeypatch.setattr(loop.Progress, "update", recording)
+    monkeypatch.setattr(Progress, "update", recording)
     train(tmp_path, 2)
     accuracies = [f"valid {record['valid_accuracy']:.3f}" for record in read_log(tmp_path)]
     assert texts[0] == "epoch 1/2  "
