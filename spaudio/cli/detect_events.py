@@ -21,7 +21,7 @@ from spaudio.io.output import check_output
 
 if TYPE_CHECKING:
     from spaudio.inference.annotated import Annotations
-    from spaudio.report.events import Recording
+    from spaudio.inference.events import Recording
 
 _SCORED_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # thresholds of `detect --table`
 
@@ -49,7 +49,7 @@ def _detect(chosen: argparse.Namespace) -> None:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations
     from spaudio.inference.detect import detect
-    from spaudio.report.events import as_audacity, as_csv, as_raven
+    from spaudio.inference.events import as_audacity, as_csv, as_raven
 
     predictor = open_model(chosen, chosen.window)
     annotations = None
@@ -97,7 +97,7 @@ def _tell_scores(
     annotations: "Annotations", recordings: Sequence["Recording"], threshold: float
 ) -> None:
     """Prints to standard error how well the events fit the annotations."""
-    from spaudio.report.event_scores import score_events, score_rows, score_thresholds
+    from spaudio.inference.event_scores import score_events, score_rows, score_thresholds
     from spaudio.report.tables import show_rows
 
     scored = [one for one in recordings if one.path in annotations.events]

@@ -31,7 +31,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     from spaudio.audio.find import find_files
     from spaudio.inference.ensemble import decide_together, predict_by_each
     from spaudio.inference.predict_files import predict_files
-    from spaudio.report.predictions import render
+    from spaudio.inference.predictions import render
 
     predictor = open_model(chosen, chosen.window)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
@@ -205,7 +205,7 @@ def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
     """Refuses ``--unsure`` if it is not a probability, or if a class is named ``unsure``."""
     if unsure is not None and not 0 <= unsure <= 1:
         raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
-    from spaudio.report import predictions
+    from spaudio.inference import predictions
 
     if unsure is not None and predictions.UNSURE in classes:
         raise ConfigError(

@@ -11,7 +11,7 @@ from spaudio.audio.intervals import ROUNDING
 from spaudio.audio.label_table import read_labelled_intervals
 from spaudio.audio.manifest import class_names, is_nothing
 from spaudio.errors import AudioError, DataError, some
-from spaudio.report.events import Event
+from spaudio.inference.events import Event
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from spaudio.errors import ConfigError
 from spaudio.inference.detect import event_finder
+from spaudio.inference.events import Event
 from spaudio.inference.explain import Explanation, explain_sound
 from spaudio.inference.live import Stream, open_stream
 from spaudio.inference.predict import Predictor, finite
+from spaudio.inference.predictions import Prediction
 from spaudio.inference.saved import fetch, save_pretrained
 from spaudio.inference.sounds import Audio, named_sound
 from spaudio.model.classifier import count_parameters
-from spaudio.report.events import Event
-from spaudio.report.predictions import Prediction
 
 Audios = list[Audio] | list[Path] | list[str] | tuple[Audio, ...]
 

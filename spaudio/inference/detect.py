@@ -8,10 +8,10 @@ from spaudio.audio.decode import Waveform, is_silent, probe
 from spaudio.audio.manifest import is_nothing
 from spaudio.audio.recorded import recording_start
 from spaudio.errors import ConfigError
+from spaudio.inference.events import Event, Recording
 from spaudio.inference.live import Heard, WindowClassifier, WindowStream
 from spaudio.inference.predict_files import listed_if_unusable
 from spaudio.io.progress import progress_bar
-from spaudio.report.events import Event, Recording
 
 _BATCH = 32  # windows
 

@@ -13,14 +13,14 @@ from spaudio.audio.decode import Waveform, resample
 from spaudio.errors import ConfigError
 from spaudio.inference.audio_model import AudioModel, Audios
 from spaudio.inference.detect import event_finder
+from spaudio.inference.ensemble_weights import check_classes, choose_weights, combine_models
+from spaudio.inference.events import Event
 from spaudio.inference.predict import Predictor
 from spaudio.inference.predict_files import predict_files
+from spaudio.inference.predictions import Prediction
 from spaudio.inference.sounds import ARRAY, Audio, named_sound
-from spaudio.report.events import Event
-from spaudio.report.predictions import Prediction
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.records import PROBABILITIES
-from spaudio.report.together import check_classes, choose_weights, combine_models
 
 
 class Ensemble:
@@ -35,9 +35,9 @@ class Ensemble:
     Args:
         models: At least two models of the same classes.
         weights: One per model. None fits them on the validation clips of the runs
-            (`spaudio.report.together`), or takes equal ones, of sum 1, if that is not possible: for
-            saved models, and for runs that were trained on their validation split or have different
-            ones.
+            (`spaudio.inference.ensemble_weights`), or takes equal ones, of sum 1, if that is not
+            possible: for saved models, and for runs that were trained on their validation split or
+            have different ones.
 
     Attributes:
         models: The models.

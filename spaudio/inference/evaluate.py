@@ -10,6 +10,7 @@ from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
+from spaudio.inference.ensemble_weights import Splits, choose_weights, combine_models
 from spaudio.inference.predict import Predictor
 from spaudio.io.unpack import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
@@ -17,7 +18,6 @@ from spaudio.report.probabilities import ClipProbabilities, join_clips, read_pro
 from spaudio.report.records import PROBABILITIES, REPORT
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.tables import plus_minus, score_text
-from spaudio.report.together import Splits, choose_weights, combine_models
 
 # By the name of the fold, "" if there is none.
 Folds = Mapping[str, Splits]

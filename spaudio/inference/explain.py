@@ -13,8 +13,8 @@ from torch import Tensor
 from spaudio.audio.chunks import Window
 from spaudio.audio.decode import Waveform
 from spaudio.errors import ConfigError
+from spaudio.inference.occlusion_plot import plot_importance
 from spaudio.inference.predict import Predictor, finite
-from spaudio.report.figures.occlusion_plot import plot_importance
 from spaudio.report.occlusion import Importance, log_odds, measure_importance, occlude_frames
 from spaudio.tokens.config import Frames
 from spaudio.tokens.dc_offset import without_offset

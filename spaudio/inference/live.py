@@ -16,10 +16,10 @@ from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, check_blocks, check_rate, is_silent, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
+from spaudio.inference.predictions import Ranked
 from spaudio.inference.sounds import ARRAY, Audio
 from spaudio.model.classifier import Classifier
 from spaudio.model.stream import EncoderStream
-from spaudio.report.predictions import Ranked
 from spaudio.tokens.config import TokenConfig
 from spaudio.training.temperature import class_probabilities
 

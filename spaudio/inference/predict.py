@@ -17,13 +17,13 @@ from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings
+from spaudio.inference.predictions import Prediction
 from spaudio.inference.sound_windows import SoundWindows
 from spaudio.inference.sounds import ARRAY, Audio, named_sound, path_of, read_sound
 from spaudio.io.messages import warn
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
-from spaudio.report.predictions import Prediction
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser

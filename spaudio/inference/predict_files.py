@@ -7,8 +7,8 @@ from pathlib import Path
 
 from spaudio.errors import SpaudioError, reason
 from spaudio.inference.predict import EmbeddedSound, Predictor
+from spaudio.inference.predictions import Prediction
 from spaudio.io.progress import progress_bar
-from spaudio.report.predictions import Prediction
 from spaudio.training.failures import lacks_memory
 
 

@@ -22,10 +22,10 @@ from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import weights_folder
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
+from spaudio.inference.model_card import model_card
 from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
 from spaudio.model.pretrained.encoder_source import HUB_ID, is_folder
-from spaudio.report.model_card import model_card
 from spaudio.report.records import CONFIG, LAUNCHING, REPORT
 from spaudio.report.run_command import command, without_folders
 from spaudio.training.checkpoint import WEIGHTS

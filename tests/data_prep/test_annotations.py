@@ -8,7 +8,7 @@ from data_prep.folder import prepare
 from spaudio.audio import SourceClips
 from spaudio.audio.selections import read_selections
 from spaudio.errors import ConfigError, DataError
-from spaudio.report.events import Event, Recording, as_raven
+from spaudio.inference.events import Event, Recording, as_raven
 from tests.fixtures.annotated import EVENTS, HEADER, make_recordings, make_selections
 from tests.fixtures.tiny_audio import run_script
 

@@ -10,7 +10,7 @@ import soundfile
 from spaudio.cli import main
 from spaudio.errors import DataError
 from spaudio.inference.annotated import read_annotations
-from spaudio.report.events import Event
+from spaudio.inference.events import Event
 
 CLASSES = ("owl", "dog", "cat", "_background_")
 

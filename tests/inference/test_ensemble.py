@@ -14,8 +14,8 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.inputs import Inputs
+from spaudio.inference.ensemble_weights import combine, fit_weights
 from spaudio.report.probabilities import ClipProbabilities, write_probabilities
-from spaudio.report.together import combine, fit_weights
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 RATE = 8000

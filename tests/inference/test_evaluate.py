@@ -14,12 +14,12 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import DataError
 from spaudio.experiment.inputs import Inputs
+from spaudio.inference.ensemble_weights import choose_weights, combine
 from spaudio.report.probabilities import (
     ClipProbabilities,
     read_probabilities,
     write_probabilities,
 )
-from spaudio.report.together import choose_weights, combine
 from tests import RECIPES
 from tests.fixtures.own_sounds import RECORDINGS, WORDS
 

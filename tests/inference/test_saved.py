@@ -11,8 +11,8 @@ import yaml
 
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.inference.model_card import model_card
 from spaudio.inference.saved import portable, portable_report
-from spaudio.report.model_card import model_card
 from tests.fixtures.tiny_run import make_untrained_run
 
 hub = pytest.importorskip("huggingface_hub")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spaudio.report.event_scores import (
+from spaudio.inference.event_scores import (
     EventScore,
     _touching,
     score_events,
     score_rows,
     score_thresholds,
 )
-from spaudio.report.events import Event, Recording
+from spaudio.inference.events import Event, Recording
 
 
 def events(label: str, *times: tuple[float, float]) -> list[Event]:

@@ -4,7 +4,7 @@ import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
-from spaudio.report.events import Event, Recording, as_audacity, as_csv, as_raven
+from spaudio.inference.events import Event, Recording, as_audacity, as_csv, as_raven
 
 EVENTS = [Event(0.5, 1.25, "=dog\t", 0.9), Event(3600.0, 3601.5, "owl", 0.51234)]
 PLAIN = Recording(Path("a/b.wav"), 4000.0, EVENTS)

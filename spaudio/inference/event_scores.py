@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 
-from spaudio.report.events import Event, Recording
+from spaudio.inference.events import Event, Recording
 from spaudio.report.tables import score_text
 
 
