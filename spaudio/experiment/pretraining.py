@@ -25,8 +25,9 @@ from spaudio.model.masked import MaskedPredictor
 from spaudio.report.report_files import left_out
 from spaudio.tokens.augment import Augment
 from spaudio.tokens.cache import FrameCache
-from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.front_end import open_cache
+from spaudio.tokens.segments import SegmentConfig
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
     PRETRAINING,

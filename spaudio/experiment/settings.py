@@ -21,7 +21,7 @@ from spaudio.model.pretrained.adapt import Adaptation
 from spaudio.report.records import MACHINE
 from spaudio.tokens.augment import AugmentConfig
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.dataset import SegmentConfig
+from spaudio.tokens.segments import SegmentConfig
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
 #: Settings of recipes (arguments of ``prepare`` in their ``data_prep`` scripts) that name files.

@@ -24,8 +24,8 @@ from spaudio.io.messages import warn
 from spaudio.model.classifier import Classifier
 from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
+from spaudio.tokens.batch import Example, collate
 from spaudio.tokens.config import Frames, TokenConfig
-from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.normalise import BandNormaliser
 from spaudio.training.alignment import Alignment
 from spaudio.training.checkpoint import load_weights

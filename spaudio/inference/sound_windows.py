@@ -9,9 +9,9 @@ from torch import Tensor
 from spaudio.audio.chunks import Window, cut_windows, in_batches
 from spaudio.audio.decode import Waveform, is_silent
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.dataset import SegmentConfig
 from spaudio.tokens.dc_offset import without_offset
 from spaudio.tokens.normalise import mean_square
+from spaudio.tokens.segments import SegmentConfig
 
 _BATCH = 16  # windows
 

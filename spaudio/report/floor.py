@@ -25,9 +25,9 @@ from spaudio.audio.decode import Waveform
 from spaudio.audio.manifest import AnyClip, Clip, SourceClip
 from spaudio.audio.split import seeded_order
 from spaudio.io.journal import JsonLines
+from spaudio.tokens.batch import multi_hot
 from spaudio.tokens.cache import FrameCache
 from spaudio.tokens.config import Frames, SpectrogramConfig, TokenConfig
-from spaudio.tokens.dataset import multi_hot
 from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
 from spaudio.training.multilabel import average_precisions
 

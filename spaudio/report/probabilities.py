@@ -14,7 +14,7 @@ from spaudio.audio.manifest import SPLITS
 from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 from spaudio.io.csv_files import csv_text, for_csv, from_csv
-from spaudio.tokens.dataset import multi_hot
+from spaudio.tokens.batch import multi_hot
 
 _COLUMNS = ("split", "clip", "true")  # before those of the classes
 

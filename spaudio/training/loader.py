@@ -7,7 +7,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spaudio.errors import ConfigError
-from spaudio.tokens.dataset import Batch, BucketSampler, Example, TokenDataset, collate
+from spaudio.tokens.batch import Batch, Example, collate
+from spaudio.tokens.bucket_sampler import BucketSampler
+from spaudio.tokens.dataset import TokenDataset
 from spaudio.training.trainer_config import TrainerConfig
 
 _PLAIN_CLIPS, _PLAIN_TOKENS = 32, 1 << 13  # most per batch of `plain_batches`
@@ -53,7 +55,7 @@ def make_loader(
     Args:
         dataset: The split.
         config: Batches and workers.
-        shuffle: See :class:`spaudio.tokens.dataset.BucketSampler`.
+        shuffle: See :class:`spaudio.tokens.bucket_sampler.BucketSampler`.
         seed: The run's seed.
         balanced: Draw each class equally often.
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.shards import gather
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spaudio.model.pooling import statistics
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 
 _BETA = 0.3  # both parameters of the Beta distribution of mixup
 STYLE_BETA = 0.4  # the same for MixStyle

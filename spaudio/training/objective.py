@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.balance import Balance
 from spaudio.training.mixing import Mixing
 from spaudio.training.shards import gather

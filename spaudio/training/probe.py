@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.head import Head
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.objective import Objective
 from spaudio.training.temperature import fit_temperature_of_logits
 

@@ -21,7 +21,7 @@ from spaudio.experiment.settings import AudioSettings
 from spaudio.inference import call
 from spaudio.inference.audio_model import AudioModel
 from spaudio.inference.call import Trained
-from spaudio.tokens.dataset import collate
+from spaudio.tokens.batch import collate
 from spaudio.training.temperature import fit_temperature
 from tests import ROOT
 from tests.fixtures.tiny_audio import CLASSES

@@ -21,7 +21,7 @@ from spaudio.inference.detect import detect
 from spaudio.inference.live import open_stream
 from spaudio.inference.predict import EmbeddedSound, Predictor
 from spaudio.inference.predict_files import predict_files
-from spaudio.tokens.dataset import SegmentConfig
+from spaudio.tokens.segments import SegmentConfig
 from spaudio.training.alignment import Alignment
 from tests.fixtures.bad_audio import make_bad_audio, says, wav
 from tests.fixtures.tiny_audio import make_bad_clips, tone

@@ -21,8 +21,8 @@ from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import LogMelInput, PretrainedEncoder
 from spaudio.model.pretrained.whisper_encoder import SILENCE_BEFORE
 from spaudio.tokens.augment import AugmentConfig
+from spaudio.tokens.batch import Example, collate
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.dataset import Example, collate
 from spaudio.tokens.dc_offset import without_offset
 from tests.fixtures.tiny_encoders import ENCODERS, save_encoder
 

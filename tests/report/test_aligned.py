@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from spaudio.report.aligned import measure_aligned
-from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.segments import SegmentConfig
 from spaudio.training.alignment import Alignment
 from tests.fixtures import toy
 

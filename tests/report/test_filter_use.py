@@ -11,7 +11,8 @@ from spaudio.report.filter_use import (
     measure_filter_use,
     switched_off,
 )
-from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.segments import SegmentConfig
 from tests.filters.cases import CASES, DIM, build, padding_mask
 from tests.fixtures import toy
 

@@ -6,7 +6,8 @@ import pytest
 from spaudio.audio.manifest import Clip
 from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.nearest import find_nearest
-from spaudio.tokens.dataset import SegmentConfig, TokenDataset
+from spaudio.tokens.dataset import TokenDataset
+from spaudio.tokens.segments import SegmentConfig
 from tests.fixtures import toy
 
 

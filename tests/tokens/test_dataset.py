@@ -10,10 +10,13 @@ from spaudio.audio.manifest import LABEL_SEPARATOR, Clip
 from spaudio.errors import ConfigError
 from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
+from spaudio.tokens.batch import collate
+from spaudio.tokens.bucket_sampler import BucketSampler
 from spaudio.tokens.config import TokenConfig
-from spaudio.tokens.dataset import BucketSampler, SegmentConfig, TokenDataset, collate
+from spaudio.tokens.dataset import TokenDataset
 from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser
+from spaudio.tokens.segments import SegmentConfig
 from spaudio.training.loader import make_loader
 from spaudio.training.trainer_config import TrainerConfig
 

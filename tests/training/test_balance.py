@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from spaudio.errors import ConfigError
 from spaudio.experiment.tasks import open_task
 from spaudio.experiment.tasks.classification import ClassificationTask
-from spaudio.tokens.dataset import BucketSampler
+from spaudio.tokens.bucket_sampler import BucketSampler
 from spaudio.training.balance import RATIO, Balance, choose_balance
 from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log

@@ -10,7 +10,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.masked import MaskedPredictor
 from spaudio.model.stem import ConvStem
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.masked_prediction import MaskedPrediction, mask_spans
 
 LENGTHS = (40, 17, 1, 3)

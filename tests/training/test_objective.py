@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.tokens.batch import Batch
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.dataset import Batch
 from spaudio.tokens.waveform import WaveformFrontEnd
 from spaudio.training.mixing import STYLE_BETA, Mixing
 from spaudio.training.multilabel import MultiLabel

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.head import Head
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training import probe
 from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.checkpoint import epoch_of, find_checkpoint, load_model
 from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log

@@ -17,7 +17,7 @@ from spaudio.experiment.tasks.setting_warnings import ignored_by_encoder, replac
 from spaudio.io.resident import peak_memory, reset_peak
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
-from spaudio.tokens.dataset import Batch
+from spaudio.tokens.batch import Batch
 from spaudio.training.checkpoint import CHECKPOINTS, TRAINING, save_checkpoint
 from spaudio.training.loader import make_loader
 from spaudio.training.log import TrainingLog, read_log

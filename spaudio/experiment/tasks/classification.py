@@ -49,7 +49,7 @@ from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.probabilities import ClipProbabilities
 from spaudio.report.records import PAGE
 from spaudio.report.scores import score, score_multilabel
-from spaudio.tokens.dataset import collate
+from spaudio.tokens.batch import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed
 from spaudio.training.balance import choose_balance
 from spaudio.training.loader import make_loader
