@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, WITH, Subcommand
-from spaudio.cli.use_model import (
+from spaudio.cli.model_commands import (
     check_seconds,
     open_model,
     open_together,
@@ -15,6 +14,7 @@ from spaudio.cli.use_model import (
     tell_no_rest,
     write,
 )
+from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, WITH, Subcommand
 from spaudio.errors import ConfigError
 from spaudio.io.escape import printable
 from spaudio.io.output import check_output

@@ -1,22 +1,23 @@
 """The commands that use a trained model; ``detect`` is in a file of its own."""
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from spaudio.cli.model_commands import (
+    check_seconds,
+    open_model,
+    open_together,
+    tell_bad,
+    tell_no_rest,
+    write,
+)
 from spaudio.cli.subcommand import FORCE, MODEL, PATHS, RUN, SKIP_BAD, UNSURE, WITH, Subcommand
 from spaudio.errors import ConfigError
 from spaudio.io.escape import printable
 from spaudio.io.output import check_output
-
-if TYPE_CHECKING:
-    from spaudio.experiment.inputs import Inputs
-    from spaudio.inference.audio_model import AudioModel
-    from spaudio.inference.ensemble import Ensemble
 
 
 def _predict(chosen: argparse.Namespace) -> None:
@@ -123,10 +124,10 @@ def _listen(chosen: argparse.Namespace) -> None:
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     tell_no_rest(predictor.inputs, "give a high --unsure")
 
-    def warn(text: str) -> None:
+    def print_remark(text: str) -> None:
         sys.stderr.write(f"{printable(text)}\n")
 
-    def say(heard: Heard) -> None:
+    def print_prediction(heard: Heard) -> None:
         label = heard.label if chosen.unsure is None else heard.decision(chosen.unsure)
         sys.stdout.write(f"{heard.end:8.2f} s  {heard.confidence:.2f}  {printable(label)}\n")
         sys.stdout.flush()
@@ -137,9 +138,9 @@ def _listen(chosen: argparse.Namespace) -> None:
         source = play_file(chosen.file, rate)
         predictor.warn_of_rate(chosen.file)
     else:
-        source = open_microphone(chosen.device, rate, warn)
+        source = open_microphone(chosen.device, rate, print_remark)
         predictor.warn_of_rate(source.name, source.sample_rate)
-    listen(stream, source, say, warn)
+    listen(stream, source, print_prediction, print_remark)
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -175,32 +176,6 @@ def _generate(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{chosen.prompt}{text}\n")
 
 
-def open_model(chosen: argparse.Namespace, window: float | None = None) -> "AudioModel":
-    """Opens the run or saved model that a command names."""
-    from spaudio.inference.audio_model import load
-
-    return load(chosen.run, window=window, base=chosen.base)
-
-
-def open_together(first: "AudioModel", chosen: argparse.Namespace) -> "Ensemble":
-    """Opens the models of ``--with`` too, and prints the weights of all."""
-    from spaudio.inference.audio_model import load
-    from spaudio.inference.ensemble import Ensemble
-
-    both = Ensemble([first, *(load(other, window=chosen.window) for other in chosen.others)])
-    shown = ", ".join(f"{weight:.2f}" for weight in both.weights)
-    sys.stderr.write(f"together with weights {shown}; {both.source}\n")
-    return both
-
-
-def check_seconds(chosen: argparse.Namespace) -> None:
-    """Refuses ``--window`` and ``--hop`` unless they are positive and finite."""
-    for name in ("window", "hop"):
-        seconds = getattr(chosen, name, None)
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ConfigError(f"--{name} {seconds:g}; expected a number of seconds above 0")
-
-
 def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
     """Refuses ``--unsure`` if it is not a probability, or if a class is named ``unsure``."""
     if unsure is not None and not 0 <= unsure <= 1:
@@ -210,37 +185,6 @@ def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
     if unsure is not None and predictions.UNSURE in classes:
         raise ConfigError(
             f"--unsure: the run has a class named {predictions.UNSURE!r}; leave the option out"
-        )
-
-
-def write(output: Path | None, text: str) -> None:
-    """Writes to a file, or to the terminal if there is none."""
-    from spaudio.io.atomic import write_atomic
-
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomic(output, text.encode())
-
-
-def tell_bad(bad: Sequence[tuple[Path, str]], *, skip: bool, some: bool) -> None:
-    """Reports unusable files; exits with code 1 unless they may be skipped."""
-    how = "skipped" if skip and some else "error"
-    for path, reason in bad:
-        sys.stderr.write(f"{how}: {printable(path)}: {printable(reason)}\n")
-    if bad and not (skip and some):
-        sys.exit(1)
-
-
-def tell_no_rest(inputs: "Inputs", remedy: str) -> None:
-    """Warns that every sound gets a class, unless one is for other sounds, or several may apply."""
-    from spaudio.audio.manifest import is_nothing
-
-    if not inputs.multi_label and not any(map(is_nothing, inputs.classes)):
-        sys.stderr.write(
-            "the run has no class for other sounds, so every sound is assigned to one of its "
-            f"classes; train with background=RECORDINGS, or {remedy}\n"
         )
 
 
