@@ -33,7 +33,8 @@ from spaudio.audio.selections import is_selections
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.io.csv_files import read_csv
-from spaudio.io.unpack import open_source, user_path
+from spaudio.io.paths import user_path
+from spaudio.io.unpack import open_source
 
 _FEWEST = 3  # clips per class: one each to train, validate and test
 

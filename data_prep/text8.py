@@ -26,8 +26,9 @@ from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError, how_to_install
 from spaudio.io.command_line import errors_in_one_line
 from spaudio.io.download import download
+from spaudio.io.paths import user_path
 from spaudio.io.state import FileState
-from spaudio.io.unpack import DAMAGE, user_path
+from spaudio.io.unpack import DAMAGE
 from spaudio.text.corpus import SourceText, prepare_corpus
 
 URL = "http://mattmahoney.net/dc/text8.zip"

@@ -14,7 +14,7 @@ from spaudio.audio.prepare import Prepared, SourceClips, prepare
 from spaudio.errors import ConfigError
 from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.io.escape import printable
-from spaudio.io.unpack import user_path
+from spaudio.io.paths import user_path
 
 _COMMON: dict[str, Any] = {
     "folder": "data",

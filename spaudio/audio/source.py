@@ -1,6 +1,5 @@
 """Opens what ``source=`` names: one archive or folder, or several that make up one dataset."""
 
-import csv
 import hashlib
 import os
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.atomic import make_folder
+from spaudio.io.csv_files import read_rows
 from spaudio.io.download import download
 from spaudio.io.state import FileState
 from spaudio.io.unpack import open_source, unpack
@@ -39,7 +39,7 @@ def find_root(source: str | Path | None, work: Path, inside: str, where: str) ->
 
 
 def read_table(file: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Reads a CSV file.
+    """Reads a CSV file of a published dataset.
 
     Args:
         file: The file.
@@ -49,9 +49,8 @@ def read_table(file: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
         DataError: If the file cannot be read.
     """
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
-            return list(csv.DictReader(opened, columns or None))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return read_rows(file, columns, remedy="fetch it again")
+    except ValueError as error:
         raise DataError(f"{file}: cannot be read ({error}); fetch it again") from error
 
 

@@ -40,8 +40,8 @@ from spaudio.experiment.settings import (
     PretrainedConfig,
     Settings,
 )
+from spaudio.io.paths import user_path
 from spaudio.io.plain import read_yaml
-from spaudio.io.unpack import user_path
 from spaudio.report.records import LAUNCHING
 from spaudio.tokens.augment import AugmentConfig
 

@@ -18,7 +18,7 @@ from spaudio.experiment.build import build_adapted
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.settings import AudioSettings
-from spaudio.io.unpack import user_path
+from spaudio.io.paths import user_path
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.report.floor import FloorFeatures
 from spaudio.tokens.augment import Augment

@@ -12,7 +12,7 @@ from spaudio.experiment.run_folder import read_run_settings
 from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
 from spaudio.inference.ensemble_weights import Splits, choose_weights, combine_models
 from spaudio.inference.predict import Predictor
-from spaudio.io.unpack import user_path
+from spaudio.io.paths import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
 from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
 from spaudio.report.records import PROBABILITIES, REPORT

@@ -88,8 +88,15 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return "".join(lines)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads what :func:`write_rows` wrote, even if a spreadsheet has saved it since.
+def read_rows(
+    path: Path, columns: Sequence[str] = (), *, remedy: str = "check the path"
+) -> list[dict[str, str]]:
+    """Reads a CSV file, also one that a spreadsheet has saved.
+
+    Args:
+        path: The file.
+        columns: Names of its columns; if empty, the first line names them.
+        remedy: What to do if the file cannot be opened, for the message.
 
     Raises:
         DataError: If the file cannot be read.
@@ -97,9 +104,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(file, columns or None))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except csv.Error as error:
         raise ValueError(str(error)) from error
 

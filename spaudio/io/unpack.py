@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple
 from spaudio.errors import ConfigError, DataError
 from spaudio.io.atomic import new_folder
 from spaudio.io.full_disk import is_full
+from spaudio.io.paths import user_path
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
@@ -42,11 +43,6 @@ DAMAGE = (
 )
 _ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # with files, empty, one of several parts
 _COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-
-
-def user_path(given: str | os.PathLike[str]) -> Path:
-    """Returns the path that a setting names; a leading ``~`` is the home folder, if it is known."""
-    return Path(os.path.expanduser(given))
 
 
 def open_source(source: str | os.PathLike[str], work: Path) -> Path:

@@ -107,6 +107,9 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     found = [(c.path, c.fold, c.group) for c in clips]
     assert found == [("audio/a.wav", 1, "x"), ("audio/b.wav", 2, "y")]
     assert labels == ["dog", "cat"]
+    marked = file.read_text().encode("utf-8-sig")  # as some programs begin a file
+    file.write_bytes(marked)
+    assert folds_of_table(read_table(file), **columns) == (clips, labels)
     file.write_text("name,class\na.wav,dog\n")
     with pytest.raises(DataError, match="table is damaged"):
         folds_of_table(read_table(file), **columns)
