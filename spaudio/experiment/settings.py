@@ -500,14 +500,14 @@ class AudioSettings(Settings):
         """How the pretrained encoder is adapted."""
         assert isinstance(self.model, PretrainedConfig)
         return Adaptation(
-            self.adapt or "probe",
-            self.model.pooling,
-            self.filter_options,
-            self.model.adapt_layers,
-            self.model.lora_rank,
-            self.model.states,
-            self.model.combine,
-            self.model.head_lr_scale,
+            way=self.adapt or "probe",
+            pooling=self.model.pooling,
+            filter_options=self.filter_options,
+            layers=self.model.adapt_layers,
+            lora_rank=self.model.lora_rank,
+            states=self.model.states,
+            combine=self.model.combine,
+            head_lr_scale=self.model.head_lr_scale,
         )
 
 

@@ -14,7 +14,7 @@ from spaudio.model.pretrained.encoded import CachedOutputs
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 
 WAYS = ("probe", "filters", "lora", "bitfit", "full")
-POOLINGS = ("mean_std", "attention")
+HEAD_POOLINGS = ("mean_std", "attention")
 STATES = ("upper", "all")
 COMBINATIONS = ("concat", "sum")
 
@@ -56,7 +56,7 @@ class Adaptation:
     def __post_init__(self) -> None:
         if self.way not in WAYS:
             raise ConfigError(f"adapt={self.way}; expected {', '.join(WAYS)}")
-        known = {"pooling": POOLINGS, "states": STATES, "combine": COMBINATIONS}
+        known = {"pooling": HEAD_POOLINGS, "states": STATES, "combine": COMBINATIONS}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
