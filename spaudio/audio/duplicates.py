@@ -6,11 +6,21 @@ from pathlib import Path
 
 from spaudio.audio.manifest import Clip
 from spaudio.audio.scan import Finding
-from spaudio.errors import DataError
+from spaudio.errors import ConfigError, DataError
 from spaudio.io.atomic import write_atomic
 
 _SHOWN = 3  # groups in a message; duplicates.txt and prepared.json list all
-DUPLICATES = ("refuse", "allow")
+_CHOICES = ("refuse", "allow")
+
+
+def check_choice(duplicates: str) -> None:
+    """Checks what is to be done about duplicates.
+
+    Raises:
+        ConfigError: If it is neither ``"refuse"`` nor ``"allow"``.
+    """
+    if duplicates not in _CHOICES:
+        raise ConfigError(f"duplicates={duplicates!r}; expected {' or '.join(_CHOICES)}")
 
 
 def find_duplicates(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.audio.decode import MAX_ARRAY_AMPLITUDE
-from spaudio.audio.duplicates import DUPLICATES, check_duplicates, find_duplicates
+from spaudio.audio.duplicates import check_choice, check_duplicates, find_duplicates
 from spaudio.audio.find import NOT_A_SOURCE
 from spaudio.audio.manifest import (
     Clip,
@@ -31,10 +31,11 @@ from spaudio.audio.manifest import (
     read_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.errors import DataError, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
+from spaudio.io.paths import refuse_empty_source
 
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
@@ -156,10 +157,8 @@ def prepare(
             a label has no clip to train on, duplicates are refused, the manifest was changed after
             it was written, or the disk is full.
     """
-    if duplicates not in DUPLICATES:
-        raise ConfigError(f"duplicates={duplicates!r}; expected {' or '.join(DUPLICATES)}")
-    if not str(options.get("source", "x")).strip():
-        raise ConfigError("source= is empty; name an archive or a folder")
+    check_choice(duplicates)
+    refuse_empty_source(options.get("source"))
     home = Path(folder) / name
     target = home / _key(name, options)
     with named_full_disk(folder, "data"), locked(home / "lock"):

@@ -32,8 +32,8 @@ from spaudio.report.tables import plus_minus
 def refuse_given_fold(settings: AudioSettings) -> None:
     """Refuses a fold beside ``folds=all``."""
     key = settings.fold_by.key
-    if given := [one for one in settings.overrides if one.startswith(f"{key}=")]:
-        raise ConfigError(f"folds=all runs every fold; leave {given[0]} out")
+    if (fold := settings.given.get(key)) is not None:
+        raise ConfigError(f"folds=all runs every fold; leave {key}={fold} out")
 
 
 def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None) -> Path:

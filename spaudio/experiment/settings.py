@@ -5,15 +5,16 @@ recipe's YAML and the command line against them; all other code receives the dat
 """
 
 import typing
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PureWindowsPath
 from typing import Any, Self
 
 from omegaconf import MISSING
 
-from spaudio.audio.duplicates import DUPLICATES
+from spaudio.audio.duplicates import check_choice
 from spaudio.errors import ConfigError
+from spaudio.io.paths import refuse_empty_source
 from spaudio.io.plain import flatten
 from spaudio.model.encoder import EncoderConfig, check_filter
 from spaudio.model.pooling import POOLINGS
@@ -325,8 +326,7 @@ class Settings:
             raise ConfigError(
                 f"model.layers must be at most {_MOST_LAYERS:,}; got {self.model.layers}"
             )
-        if getattr(self, "source", None) == "":  # a dataset's own setting
-            raise ConfigError("source= is empty; name an archive or a folder")
+        refuse_empty_source(getattr(self, "source", None))  # a dataset's own setting
         for name in ("recipe", "run_id"):  # parts of the run's path
             value = getattr(self, name) or ""
             path = PureWindowsPath(value)  # understands every kind of path
@@ -341,9 +341,9 @@ class Settings:
             raise ConfigError(f"cluster must be slurm, local or null; got {self.cluster!r}")
 
     @property
-    def given(self) -> Set[str]:
-        """Names of the settings that are given as overrides, in their order."""
-        return dict.fromkeys(one.partition("=")[0] for one in self.overrides).keys()
+    def given(self) -> Mapping[str, str]:
+        """The settings that are given as overrides, in their order: name and value as written."""
+        return dict(one.partition("=")[::2] for one in self.overrides)
 
     @property
     def prep_options(self) -> dict[str, Any]:
@@ -407,8 +407,7 @@ class AudioSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.duplicates not in DUPLICATES:
-            raise ConfigError(f"duplicates={self.duplicates!r}; expected {' or '.join(DUPLICATES)}")
+        check_choice(self.duplicates)
         if self.folds not in (None, "all"):
             raise ConfigError(
                 f"folds={self.folds}; expected all or null (one fold is chosen by "

@@ -184,8 +184,9 @@ def _of_fold(settings: Settings, run_id: str, seed: int, fold: Any) -> Settings:
         return one
     if not isinstance(one, AudioSettings):
         raise ConfigError(f"{settings.recipe} has no folds")
-    if given := [own for own in settings.overrides if own.startswith(f"{one.fold_by.key}=")]:
-        raise ConfigError(f"{given[0]}: the study lists the folds; leave it out")
+    key = one.fold_by.key
+    if (given := settings.given.get(key)) is not None:
+        raise ConfigError(f"{key}={given}: the study lists the folds; leave it out")
     return replace(one.with_fold(fold), run_id=f"{run_id}/fold-{fold}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.compose import GROUPS
 from spaudio.experiment.run_folder import differences, read_run_settings
-from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS, Settings
+from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS
 from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
@@ -55,7 +55,7 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     made = [read_run_settings(run.folder) for run in runs]
     for run, settings in zip(runs, made, strict=True):
         for group in GROUPS:
-            chosen, planned = (_choice(one, group) for one in (settings, run.settings))
+            chosen, planned = (one.given.get(group) for one in (settings, run.settings))
             if planned not in (None, chosen):
                 raise ConfigError(
                     f"{run.folder} was run with {group}={chosen or 'its default'}, but "
@@ -81,12 +81,6 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
                     "and the study does not set it; run all with the same overrides"
                 )
     return others
-
-
-def _choice(settings: Settings, group: str) -> str | None:
-    """What a run chooses for a group of settings, such as ``pretrained`` for ``model``."""
-    pairs = (one.partition("=") for one in settings.overrides)
-    return {key: value for key, _, value in pairs}.get(group)
 
 
 def read_runs(runs: Sequence[StudyRun]) -> list[Result]:

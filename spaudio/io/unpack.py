@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import DataError
 from spaudio.io.atomic import new_folder
 from spaudio.io.full_disk import is_full
-from spaudio.io.paths import user_path
+from spaudio.io.paths import refuse_empty_source, user_path
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
@@ -52,8 +52,7 @@ def open_source(source: str | os.PathLike[str], work: Path) -> Path:
         ConfigError: If ``source`` is empty.
         DataError: If ``source`` does not exist, or for the reasons of `unpack`.
     """
-    if not os.fspath(source).strip():
-        raise ConfigError("source= is empty; name an archive or a folder")
+    refuse_empty_source(source)
     path = user_path(source).resolve()
     if path.is_dir():
         return path

@@ -48,7 +48,7 @@ def overruled(settings: Settings, steps: int) -> Iterator[str]:
         settings: Settings of the run.
         steps: Optimizer steps per epoch.
     """
-    trainer, given = settings.trainer, settings.given
+    trainer, given = settings.trainer, settings.given.keys()
     epochs = total_epochs(trainer, steps)
     for name in ("epochs", "max_epochs"):
         if f"trainer.{name}" not in given or "trainer.min_steps" in given:
@@ -90,7 +90,7 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         steps: Optimizer steps per epoch.
     """
     yield from overruled(settings, steps)
-    given, tokens, augment = settings.given, settings.tokens, settings.augment
+    given, tokens, augment = settings.given.keys(), settings.tokens, settings.augment
     applied = data.train.augment
     powers = augment.mixup_power and applied is not None and "mixup_power" not in applied.ignored
     idle: dict[str, str | Literal[False]] = {}
