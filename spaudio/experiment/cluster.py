@@ -7,9 +7,9 @@ from typing import Any
 from spaudio.errors import ConfigError, SpaudioError, first_line, how_to_install, some
 from spaudio.experiment.run_folder import OUTPUT
 from spaudio.io.atomic import write_atomic
-from spaudio.io.lock import claimed, locked
+from spaudio.io.lock import claimed, locked, wait_for
 from spaudio.io.messages import say
-from spaudio.report.records import REPORT
+from spaudio.report.run_files import REPORT
 
 JOB = "job.txt"  # number of the SLURM job of a run, until the job has ended
 _TAIL = 2**16  # bytes of a job's output that are copied to the run
@@ -58,8 +58,7 @@ def run_on_cluster(
             if _job_number(run) == job.job_id:
                 (run / JOB).unlink(missing_ok=True)
         while left := [run for run in commands if _is_trained(run)]:
-            with locked(left[0] / "lock", f"waiting for the job that trains {left[0]}"):
-                pass
+            wait_for(left[0], f"waiting for the job that trains {left[0]}")
     except (RuntimeError, OSError) as error:  # as submitit raises them if a job is refused
         raise SpaudioError(
             f"cluster={cluster}: {first_line(error)}. {_going_on(jobs)}continue with {remedy}"

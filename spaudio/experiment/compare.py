@@ -13,7 +13,8 @@ from spaudio.report.figures.convergence_plot import plot_convergence
 from spaudio.report.figures.filters_plot import filters_of, plot_filters
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.marked_page import fill_place
-from spaudio.report.records import CONFIG, REPORT, read_records, write_records
+from spaudio.report.records import read_records, write_records
+from spaudio.report.run_files import CONFIG, REPORT
 from spaudio.report.tables import escaped_table, show_rows
 from spaudio.training.checkpoint import CHECKPOINTS
 

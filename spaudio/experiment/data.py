@@ -17,6 +17,7 @@ from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.build import build_adapted
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
+from spaudio.experiment.run_folder import data_folder_of
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.paths import user_path
 from spaudio.model.pretrained.encoded import EncodedFrontEnd
@@ -101,7 +102,7 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
     front_end = open_front_end(settings)
     if isinstance(front_end, EncodedFrontEnd) and settings.adapt != "probe":
         build_adapted(settings, 2, front_end.base)  # refuses settings before all clips are encoded
-    features = Path(settings.data) / settings.recipe / "features"
+    features = data_folder_of(settings) / "features"
     cache = open_cache(features, front_end)
     floor = FloorFeatures(features, settings.tokens.sample_rate, cache)
     prepared = prepare(

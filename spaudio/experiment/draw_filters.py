@@ -9,7 +9,7 @@ from spaudio.experiment.data import load_data
 from spaudio.experiment.encoders import check_source
 from spaudio.experiment.load import load_best, load_untrained
 from spaudio.experiment.recipes import data_prep_folder, recipes_folder
-from spaudio.experiment.run_folder import read_run_settings
+from spaudio.experiment.run_folder import data_folder_of, read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.filters import TokenFilter
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -63,7 +63,7 @@ def _draw_modulations(
 ) -> tuple[list[Path], list[str]]:
     """Draws the responses of kernels against the modulation spectrum of the training clips."""
     recipe = recipes_folder() / settings.recipe
-    prepared = any((Path(settings.data) / settings.recipe).glob(f"*/{MARKER}"))
+    prepared = any(data_folder_of(settings).glob(f"*/{MARKER}"))
     if not recipe.is_dir():
         return [], [f"no modulation.png: there is no recipe {settings.recipe} in {recipe.parent}"]
     if not prepared:

@@ -9,7 +9,7 @@ from spaudio.model.pretrained.encoded import EncodedFrontEnd
 from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.model.pretrained.load_encoder import load_encoder
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
-from spaudio.report.records import CONFIG
+from spaudio.report.run_files import CONFIG
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import Normaliser

@@ -25,7 +25,7 @@ from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.records import CONFIG, PAGE, REPORT
+from spaudio.report.run_files import CONFIG, PAGE, REPORT, fold_folder
 from spaudio.report.tables import plus_minus
 
 
@@ -76,7 +76,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
     with locked(folder / "lock", f"waiting for another process that runs the folds of {folder}"):
         runs = {}
         for value in values:
-            path = folder / f"fold-{value}"
+            path = folder / fold_folder(value)
             one = replace(
                 settings.with_fold(value),
                 runs=str(folder.parent.parent),

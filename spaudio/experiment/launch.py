@@ -29,7 +29,7 @@ from spaudio.experiment.settings import Settings
 from spaudio.io.lock import claimed
 from spaudio.io.messages import say
 from spaudio.io.parent import REPEAT, with_parent
-from spaudio.report.records import REPORT
+from spaudio.report.run_files import REPORT
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from spaudio.io.messages import warn
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
-from spaudio.report.records import REPORT
+from spaudio.report.run_files import REPORT
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
     TRAINING,

@@ -19,6 +19,7 @@ from spaudio.audio.manifest import Clip, SourceClip
 from spaudio.audio.prepare import Prepared, SourceClips, prepare
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.data import AudioData
+from spaudio.experiment.run_folder import data_folder_of
 from spaudio.experiment.settings import AudioSettings
 from spaudio.model.classifier import Classifier
 from spaudio.model.masked import MaskedPredictor
@@ -203,7 +204,7 @@ def _open_folder(settings: AudioSettings, data: AudioData) -> tuple[Prepared, Fr
     root = Path(str(settings.pretrain.source))
     if not root.is_dir():
         raise ConfigError(f"pretrain.source={root} is not a folder; name one with audio files")
-    home = Path(settings.data) / settings.recipe
+    home = data_folder_of(settings)
     cache = open_cache(home / "features", data.front_end)
 
     def find(work: Path) -> SourceClips:

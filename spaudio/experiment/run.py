@@ -35,7 +35,7 @@ from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.report.provenance import provenance
-from spaudio.report.records import CONFIG, REPORT
+from spaudio.report.run_files import CONFIG, REPORT
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
     PRETRAINING,

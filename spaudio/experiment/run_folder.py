@@ -15,7 +15,8 @@ from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import CONFIG, DESCRIBING, LAUNCHING, MARKDOWN, PAGE, no_run
+from spaudio.report.records import DESCRIBING, LAUNCHING
+from spaudio.report.run_files import CONFIG, MARKDOWN, PAGE, folds_in, no_run
 
 #: Output of a run in a separate process, or the error of one in the launching process.
 OUTPUT = "output.txt"
@@ -31,6 +32,12 @@ def folder_of(settings: Settings) -> Path:
     """Returns the folder of a run that has a name: ``<runs>/<recipe>/<run_id>``."""
     # No property of the settings: an argument of a `prepare` function may be called `folder`.
     return Path(settings.runs, settings.recipe, settings.run_id or "")
+
+
+def data_folder_of(settings: Settings) -> Path:
+    """Returns the folder of a recipe's prepared data: ``<data>/<recipe>``."""
+    # No property either, for the same reason.
+    return Path(settings.data, settings.recipe)
 
 
 def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
@@ -184,8 +191,8 @@ def refuse_folds(folder: Path) -> None:
     Raises:
         CheckpointError: If it is one; the message names the run of a fold.
     """
-    if folds := sorted(folder.glob(f"fold-*/{CONFIG}")):
+    if folds := [one for one in folds_in(folder).values() if (one / CONFIG).is_file()]:
         raise CheckpointError(
             f"{folder} holds the runs of several folds, each with its own model; name one, such as "
-            f"{folds[0].parent}"
+            f"{folds[0]}"
         )

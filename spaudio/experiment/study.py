@@ -9,7 +9,7 @@ from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import open_run_folder
 from spaudio.experiment.start import execute_run
 from spaudio.experiment.study_plan import StudyRun
-from spaudio.report.records import REPORT
+from spaudio.report.run_files import REPORT
 
 
 def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:

@@ -16,6 +16,7 @@ from spaudio.experiment.run_folder import folder_of
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.experiment.study_file import DataSet, Study, all_seeds, check_names, read_study
 from spaudio.io.messages import warn
+from spaudio.report.run_files import fold_folder
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _of_fold(settings: Settings, run_id: str, seed: int, fold: Any) -> Settings:
     key = one.fold_by.key
     if (given := settings.given.get(key)) is not None:
         raise ConfigError(f"{key}={given}: the study lists the folds; leave it out")
-    return replace(one.with_fold(fold), run_id=f"{run_id}/fold-{fold}")
+    return replace(one.with_fold(fold), run_id=f"{run_id}/{fold_folder(fold)}")
 
 
 def _check_given(overrides: Sequence[str]) -> None:

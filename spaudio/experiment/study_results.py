@@ -14,7 +14,8 @@ from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import DESCRIBING, LAUNCHING, REPORT, Record, read_records
+from spaudio.report.records import DESCRIBING, LAUNCHING, Record, read_records
+from spaudio.report.run_files import REPORT
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.

@@ -14,7 +14,7 @@ from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.start import start_run
 from spaudio.inference.audio_model import AudioModel, load
 from spaudio.io.plain import flatten, read_json
-from spaudio.report.records import MARKDOWN, REPORT
+from spaudio.report.run_files import MARKDOWN, REPORT
 
 
 @dataclass(frozen=True)

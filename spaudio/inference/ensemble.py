@@ -20,7 +20,7 @@ from spaudio.inference.predict_files import predict_files
 from spaudio.inference.predictions import Prediction
 from spaudio.inference.sounds import ARRAY, Audio, named_sound
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
-from spaudio.report.records import PROBABILITIES
+from spaudio.report.run_files import PROBABILITIES
 
 
 class Ensemble:

@@ -15,7 +15,7 @@ from spaudio.inference.predict import Predictor
 from spaudio.io.paths import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
 from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
-from spaudio.report.records import PROBABILITIES, REPORT
+from spaudio.report.run_files import PROBABILITIES, REPORT, folds_in
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.tables import plus_minus, score_text
 
@@ -115,9 +115,8 @@ def _recorded(run: Path) -> tuple[Folds, bool]:
         CheckpointError: If there is no run in the folder.
         DataError: If it holds no probabilities.
     """
-    folds = {one.name.removeprefix("fold-"): one for one in sorted(run.glob("fold-*/"))}
     found, multi_label = {}, False
-    for name, one in (folds or {"": run}).items():
+    for name, one in (folds_in(run) or {"": run}).items():
         multi_label = Inputs.load(one).multi_label
         if not (one / PROBABILITIES).is_file():
             raise DataError(

@@ -26,8 +26,9 @@ from spaudio.inference.model_card import model_card
 from spaudio.io.atomic import new_folder
 from spaudio.io.plain import read_json
 from spaudio.model.pretrained.encoder_source import HUB_ID, is_folder
-from spaudio.report.records import CONFIG, LAUNCHING, REPORT
+from spaudio.report.records import LAUNCHING
 from spaudio.report.run_command import command, without_folders
+from spaudio.report.run_files import CONFIG, REPORT
 from spaudio.training.checkpoint import WEIGHTS
 
 FILES = (CONFIG, INPUTS, REPORT, WEIGHTS)

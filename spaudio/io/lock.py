@@ -9,6 +9,8 @@ from filelock import FileLock, Timeout
 from spaudio.errors import SpaudioError
 from spaudio.io.messages import say
 
+_LOCK = "lock"  # in the folder that a process has claimed
+
 
 @contextmanager
 def locked(file: Path, waiting: str | None = None) -> Iterator[None]:
@@ -29,6 +31,17 @@ def locked(file: Path, waiting: str | None = None) -> Iterator[None]:
         yield
 
 
+def wait_for(folder: Path, waiting: str) -> None:
+    """Waits until no other process has claimed a folder (see :func:`claimed`).
+
+    Args:
+        folder: The folder.
+        waiting: Message that is printed if one has.
+    """
+    with locked(folder / _LOCK, waiting):
+        pass
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Holds ``<folder>/lock`` against other processes, without waiting for it.
@@ -40,7 +53,7 @@ def claimed(folder: Path) -> Iterator[None]:
         SpaudioError: If another process holds it.
     """
     try:
-        with FileLock(folder / "lock", timeout=0):
+        with FileLock(folder / _LOCK, timeout=0):
             yield
     except Timeout as error:
         raise SpaudioError(

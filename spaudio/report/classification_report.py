@@ -12,7 +12,6 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_curves, plot_per_class
 from spaudio.report.floor import TRIVIAL, floor_name
 from spaudio.report.probabilities import ClipProbabilities, write_probabilities
-from spaudio.report.records import PAGE, PREDICTIONS, PROBABILITIES
 from spaudio.report.report_files import (
     ALIGNED,
     cost_lines,
@@ -20,6 +19,7 @@ from spaudio.report.report_files import (
     selection,
     write_files,
 )
+from spaudio.report.run_files import PAGE, PREDICTIONS, PROBABILITIES
 from spaudio.report.scores import Scores, shown_auc
 from spaudio.report.tables import markdown_table, score_text
 

@@ -19,8 +19,9 @@ from spaudio.io.plain import read_json
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name
-from spaudio.report.records import MARKDOWN, OF_SETTING, PAGE, PREDICTIONS, REPORT
+from spaudio.report.records import OF_SETTING
 from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
+from spaudio.report.run_files import MARKDOWN, PAGE, PREDICTIONS, REPORT, fold_folder
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
 # Facts of the first fold, which the others share if one machine and version ran all of them.
@@ -166,7 +167,7 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
     above = sum(row["accuracy"] > row["svm"] for row in rows)
     per_fold = [
         {
-            "Fold": f"[{for_markdown(row['fold'])}](fold-{quote(row['fold'])}/{MARKDOWN})",
+            "Fold": f"[{for_markdown(row['fold'])}]({quote(fold_folder(row['fold']))}/{MARKDOWN})",
             "Accuracy": f"{row['accuracy']:.4f}",
             "Floor": f"{row['svm']:.4f}",
             "Macro F1": f"{row['macro_f1']:.4f}",

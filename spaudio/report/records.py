@@ -1,6 +1,5 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,18 +8,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from spaudio.errors import DataError, some
+from spaudio.errors import DataError
 from spaudio.io.csv_files import FORMULA, read_rows, write_rows
 from spaudio.io.plain import flatten, read_json, read_yaml
+from spaudio.report.run_files import CONFIG, REPORT, no_run
 from spaudio.training.log import read_log
 
-# Files of a run's folder.
-CONFIG = "config.yaml"
-REPORT = "report.json"  # written last; marks a finished run
-MARKDOWN = "report.md"
-PAGE = "report.html"
-PREDICTIONS = "predictions.csv"
-PROBABILITIES = "probabilities.csv"
 #: Settings of how and where a run is launched.
 LAUNCHING = frozenset(
     {"run_id", "resume", "runs", "jobs", "cluster", "cluster_options", "overrides"}
@@ -173,24 +166,6 @@ def names_of(records: Sequence[Record]) -> list[str]:
         else record.name
         for record in records
     ]
-
-
-def no_run(folder: Path, *, several: bool = False) -> str:
-    """Returns the message for a folder that is not a run's, with the nearest runs.
-
-    Args:
-        folder: The folder, or a path where nothing is.
-        several: Whether all runs in it may be named instead.
-    """
-    if folder.is_dir():
-        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))]
-        named = f"the runs in it, {folder}/*/" if several else f"one of {some(runs)}"
-        remedy = f"name {named}" if runs else "name a run's folder"
-        return f"{folder} is not a run's folder: it holds no {CONFIG}; {remedy}"
-    names = [path.parent.name for path in folder.parent.glob(f"*/{CONFIG}")]
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    hint = f"did you mean {folder.parent / near[0]}?" if near else "check the path"
-    return f"{folder}: there is no such run; {hint}"
 
 
 def _read_folder(folder: Path) -> Record:

@@ -8,7 +8,7 @@ from spaudio.io.atomic import write_atomic
 from spaudio.io.escape import for_markdown
 from spaudio.io.plain import write_json
 from spaudio.report.figures.report_figures import Figures
-from spaudio.report.records import MARKDOWN, REPORT
+from spaudio.report.run_files import MARKDOWN, REPORT
 
 #: Explains what an accuracy with aligned groups is.
 ALIGNED = (

@@ -33,7 +33,7 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.filter_use import kernel_activity, measure_filter_use
 from spaudio.report.fold_report import join_folds, write_fold_report
 from spaudio.report.probabilities import read_probabilities
-from spaudio.report.records import PROBABILITIES
+from spaudio.report.run_files import PROBABILITIES
 from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import refit_head, solve_head
 from tests import ROOT

@@ -30,8 +30,8 @@ from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, 
 from spaudio.report.page.media import Media, _log_mel, loudest
 from spaudio.report.page.render import Page, _cells, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
-from spaudio.report.records import PAGE
 from spaudio.report.run_command import command, shortened
+from spaudio.report.run_files import PAGE
 from tests.fixtures.tiny_audio import RATE
 
 ODD = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"x" & \u2028')

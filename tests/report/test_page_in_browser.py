@@ -15,7 +15,7 @@ import pytest
 from data_prep.folder import prepare
 from spaudio.io.csv_files import from_csv
 from spaudio.report.page.render import write_page
-from spaudio.report.records import PAGE
+from spaudio.report.run_files import PAGE
 from tests.report.test_page import ODD, odd_page
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

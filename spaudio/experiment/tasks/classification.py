@@ -47,7 +47,7 @@ from spaudio.report.figures.trajectory_plot import plot_trajectory
 from spaudio.report.floor import measure_floor
 from spaudio.report.page.run_page import RunResults, write_run_page
 from spaudio.report.probabilities import ClipProbabilities
-from spaudio.report.records import PAGE
+from spaudio.report.run_files import PAGE
 from spaudio.report.scores import score, score_multilabel
 from spaudio.tokens.batch import collate
 from spaudio.training.alignment import Alignment, embed_clips, groups_are_mixed

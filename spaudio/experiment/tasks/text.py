@@ -11,7 +11,7 @@ from typing_extensions import override
 from spaudio.audio.manifest import SPLITS
 from spaudio.experiment.build import build_language_model
 from spaudio.experiment.recipes import prep_function
-from spaudio.experiment.run_folder import save_run_settings
+from spaudio.experiment.run_folder import data_folder_of, save_run_settings
 from spaudio.experiment.settings import TextSettings
 from spaudio.experiment.tasks.setting_warnings import overruled
 from spaudio.experiment.tasks.task import Task
@@ -51,7 +51,7 @@ class TextTask(Task):
 
     def __init__(self, settings: TextSettings, scripts: Path) -> None:
         self.settings, trainer, context = settings, settings.trainer, settings.context
-        find, folder = prep_function(scripts, settings.prep), Path(settings.data) / settings.recipe
+        find, folder = prep_function(scripts, settings.prep), data_folder_of(settings)
         source: SourceText = find(folder / "work", **settings.prep_options)
         settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
         self.corpus = prepare_corpus(source, folder)

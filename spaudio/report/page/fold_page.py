@@ -21,8 +21,8 @@ from spaudio.report.page.sections import (
     score_bars,
     warnings_of,
 )
-from spaudio.report.records import PAGE
 from spaudio.report.run_command import command
+from spaudio.report.run_files import PAGE, fold_folder
 from spaudio.training.log import read_log
 
 
@@ -86,7 +86,7 @@ def write_fold_page(
         corrected=corrected,
         command=command(settings),
         folds=[
-            (name, f"fold-{quote(name)}/{PAGE}", f"{row['accuracy']:.3f}")
+            (name, f"{quote(fold_folder(name))}/{PAGE}", f"{row['accuracy']:.3f}")
             for name, row in zip(runs, report["folds"], strict=True)
         ],
     )

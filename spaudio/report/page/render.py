@@ -20,8 +20,8 @@ from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
 from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
 from spaudio.report.page.media import Media, Medium, shown_frequencies
-from spaudio.report.records import PAGE
 from spaudio.report.run_command import shortened
+from spaudio.report.run_files import PAGE
 from spaudio.tokens.scales import hz_to_mel
 
 SUSPECTS = 100  # clips in the list of labels to check
