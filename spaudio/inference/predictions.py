@@ -90,59 +90,86 @@ def render(
         unsure: Adds the decision of each file, which is ``"unsure"`` below this probability.
         bad: Files that could not be used, each with the reason. Only JSON includes them.
     """
-    found = [(one, one.top(top)) for one in predictions]
-    decided = [] if unsure is None else ["decision"]  # a column
-    text = _Text()
     if form == "json":
-        files = [
-            {
-                "file": str(one.path),
-                "seconds": one.seconds,
-                "windows": one.windows,
-                **({} if unsure is None else {"decision": one.decision(unsure)}),
-                "classes": [{"class": label, "probability": share} for label, share in best],
-            }
-            for one, best in found
-        ]
-        content = {
-            "window_seconds": window_seconds,
-            "probabilities": "mean over windows",
-            "predictions": files,
-            "bad": [{"file": str(path), "reason": reason} for path, reason in bad],
+        return as_json(predictions, top, window_seconds, unsure, bad)
+    if form == "csv":
+        return as_csv(predictions, top, unsure)
+    return as_table(predictions, top, window_seconds, unsure) if predictions else ""
+
+
+def as_json(
+    predictions: Sequence[Prediction],
+    top: int,
+    window_seconds: float,
+    unsure: float | None,
+    bad: Sequence[tuple[Path, str]],
+) -> str:
+    """Returns JSON with predictions and the files that could not be used; see :func:`render`."""
+    files = [
+        {
+            "file": str(one.path),
+            "seconds": one.seconds,
+            "windows": one.windows,
+            **({} if unsure is None else {"decision": one.decision(unsure)}),
+            "classes": [{"class": label, "probability": share} for label, share in one.top(top)],
         }
-        text.write(json.dumps(content, indent=1) + "\n")
-    elif form == "csv":
-        lines: list[Sequence[Any]] = [
-            ["file", "seconds", "windows", *decided, "rank", "class", "probability"]
+        for one in predictions
+    ]
+    content = {
+        "window_seconds": window_seconds,
+        "probabilities": "mean over windows",
+        "predictions": files,
+        "bad": [{"file": str(path), "reason": reason} for path, reason in bad],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def as_csv(predictions: Sequence[Prediction], top: int, unsure: float | None) -> str:
+    """Returns a CSV file with a line for each file and class; see :func:`render`."""
+    lines: list[Sequence[Any]] = [
+        ["file", "seconds", "windows", *_decision(unsure), "rank", "class", "probability"]
+    ]
+    for one in predictions:
+        file = [for_csv(writable(one.path)), f"{one.seconds:.3f}", one.windows]
+        if unsure is not None:
+            file.append(for_csv(one.decision(unsure)))
+        for rank, (label, share) in enumerate(one.top(top), start=1):
+            lines.append([*file, rank, for_csv(label), f"{share:.6f}"])
+    return csv_text(lines)
+
+
+def as_table(
+    predictions: Sequence[Prediction], top: int, window_seconds: float, unsure: float | None
+) -> str:
+    """Returns a table for the terminal, with a row for each file; see :func:`render`."""
+    cut = any(one.windows > 1 for one in predictions)
+    table = Table(
+        caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "
+        "length; probabilities are the weighted mean over windows"
+        if cut
+        else None
+    )
+    shown = min(top, len(predictions[0].classes))
+    ranks = ["class", *(f"class {i + 1}" for i in range(1, shown))]
+    header = ["file", "seconds", "windows", *_decision(unsure)]
+    for name in [*header, *(column for rank in ranks for column in (rank, "probability"))]:
+        is_text = name.startswith(("file", "class", "decision"))
+        table.add_column(name, justify="left" if is_text else "right")
+    for one in predictions:
+        cells = [
+            cell
+            for label, share in one.top(top)
+            for cell in (escape(printable(label)), f"{share:.4f}")
         ]
-        for one, best in found:
-            file = [for_csv(writable(one.path)), f"{one.seconds:.3f}", one.windows]
-            if unsure is not None:
-                file.append(for_csv(one.decision(unsure)))
-            for rank, (label, share) in enumerate(best, start=1):
-                lines.append([*file, rank, for_csv(label), f"{share:.6f}"])
-        text.write(csv_text(lines))
-    elif predictions:
-        cut = any(one.windows > 1 for one, _ in found)
-        table = Table(
-            caption=f"Files longer than {window_seconds:.4g} s are cut into windows of that "
-            "length; probabilities are the weighted mean over windows"
-            if cut
-            else None
-        )
-        shown = min(top, len(predictions[0].classes))
-        ranks = ["class", *(f"class {i + 1}" for i in range(1, shown))]
-        header = ["file", "seconds", "windows", *decided]
-        for name in [*header, *(column for rank in ranks for column in (rank, "probability"))]:
-            is_text = name.startswith(("file", "class", "decision"))
-            table.add_column(name, justify="left" if is_text else "right")
-        for one, best in found:
-            cells = [
-                cell for label, share in best for cell in (escape(printable(label)), f"{share:.4f}")
-            ]
-            if unsure is not None:
-                cells.insert(0, escape(printable(one.decision(unsure))))
-            name = escape(printable(one.path))
-            table.add_row(name, f"{one.seconds:.2f}", str(one.windows), *cells)
-        show(table, text)
+        if unsure is not None:
+            cells.insert(0, escape(printable(one.decision(unsure))))
+        name = escape(printable(one.path))
+        table.add_row(name, f"{one.seconds:.2f}", str(one.windows), *cells)
+    text = _Text()
+    show(table, text)
     return text.getvalue()
+
+
+def _decision(unsure: float | None) -> list[str]:
+    """Returns the header of the column of decisions, if there is one."""
+    return [] if unsure is None else ["decision"]
