@@ -25,21 +25,36 @@ class _Bank(TokenFilter):
 
     Args:
         kernels: Kernels (M, K), or a list of such kernels; not initialised.
-        options: ``causal``, ``gains``, ``dim``, ``activation``, ``init`` and ``zero_init``.
+        causal: As for :class:`FilterBank`, as are all arguments below.
+        gains: ``"shared"`` or ``"per_dim"``.
+        dim: Embedding dimension.
+        activation: ``"relu"``, ``"gelu"`` or ``"identity"``.
+        init: Initialisation of the kernels.
+        zero_init: Whether gains start at zero.
     """
 
-    def __init__(self, kernels: nn.Parameter | nn.ParameterList, **options: Any) -> None:
-        super().__init__(causal=options["causal"])
-        check_activation(options["activation"])
-        check_init(options["init"])
-        self.activation: str = options["activation"]
-        self.init: str = options["init"]
-        check_flag(zero_init=options["zero_init"])
-        self.zero_init: bool = options["zero_init"]
+    def __init__(
+        self,
+        kernels: nn.Parameter | nn.ParameterList,
+        *,
+        causal: bool,
+        gains: str,
+        dim: int | None,
+        activation: str,
+        init: str,
+        zero_init: bool,
+    ) -> None:
+        super().__init__(causal=causal)
+        check_activation(activation)
+        check_init(init)
+        self.activation = activation
+        self.init = init
+        check_flag(zero_init=zero_init)
+        self.zero_init = zero_init
         self.kernels = kernels
         self.num_filters = sum(len(kernel) for kernel in self.scale_kernels())
-        self.dim = options["dim"] if options["gains"] == "per_dim" else None
-        shape = gains_shape(options["gains"], self.num_filters, options["dim"])
+        self.dim = dim if gains == "per_dim" else None
+        shape = gains_shape(gains, self.num_filters, dim)
         self.gains = nn.Parameter(self.scale_kernels()[0].new_empty(shape))
         self.reset_parameters()
 
