@@ -105,6 +105,19 @@ def read_study(file: Path) -> Study:
     Raises:
         ConfigError: If the file cannot be read, or a name or a value in it is wrong.
     """
+    study = _parse(file)
+    _check_lists(file, study)
+    _check_comparisons(file, study)
+    titles = Counter(one.title or name for name, one in (study.data or {}).items())
+    if twice := [title for title, count in titles.items() if count > 1]:
+        raise ConfigError(f"{file}: two datasets have the title {twice[0]}; change one")
+    for name, own in study.settings.items():
+        check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
+    return study
+
+
+def _parse(file: Path) -> Study:
+    """Reads a study, and checks the names and types of its keys."""
     try:
         content = read_yaml(file)
     except OSError as error:
@@ -128,6 +141,11 @@ def read_study(file: Path) -> Study:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}, {error.full_key or 'study'}: {first_line(error)}") from error
     assert isinstance(study, Study)
+    return study
+
+
+def _check_lists(file: Path, study: Study) -> None:
+    """Checks the lists of seeds and of overrides."""
     if not all(one is None or one for one in all_seeds(study)):
         raise ConfigError(f"{file}: seeds: [] names no seed; list one, or leave it out")
     lists = [study.overrides, *(one.overrides for one in study.settings.values())]
@@ -135,6 +153,10 @@ def read_study(file: Path) -> Study:
     lists += [own for one in study.settings.values() for own in (one.data or {}).values()]
     if wrong := [one for own in lists for one in own if not isinstance(one, str)]:
         raise ConfigError(f"{file}: {wrong[0]} is not an override; write key=value")
+
+
+def _check_comparisons(file: Path, study: Study) -> None:
+    """Checks what configurations are compared with."""
     others = [name for one in study.settings.values() for name in (one.baseline, one.control)]
     compared = [name for name in (study.baseline, *others) if name is not None]
     check_names(file, "setting", compared, study.settings)
@@ -148,12 +170,6 @@ def read_study(file: Path) -> Study:
             f"{file} has baseline or control, which need datasets; leave them out, and compare the "
             "finished runs with spaudio compare RUN... --convergence --baseline FILTER"
         )
-    titles = Counter(one.title or name for name, one in (study.data or {}).items())
-    if twice := [title for title, count in titles.items() if count > 1]:
-        raise ConfigError(f"{file}: two datasets have the title {twice[0]}; change one")
-    for name, own in study.settings.items():
-        check_names(f"{file}, setting {name}", "dataset", own.data, study.data or ())
-    return study
 
 
 def all_seeds(study: Study) -> list[list[int] | None]:
