@@ -27,7 +27,7 @@ class Selections:
         rows: For each selection, where it is written, for messages, and its ``file_name``,
             ``start``, ``end`` and ``label``, and ``split`` and ``group`` if there are such columns.
         empty: Recordings of tables without a selection.
-        notes: Sentences about lines that are not used, or that may have been meant in another way.
+        notes: Sentences about what in the tables is not used, or may have been meant differently.
     """
 
     rows: list[tuple[str, dict[str, str]]] = field(default_factory=list)

@@ -1,0 +1,36 @@
+"""How a command ends on an error."""
+
+import pytest
+
+from spaudio.errors import ConfigError
+from spaudio.io.command_line import errors_in_one_line
+
+
+def test_an_error_of_the_user_is_one_line() -> None:
+    for error, said in (
+        (ConfigError("a\n\x1b[31m"), r"error: a\n\x1b[31m"),
+        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
+    ):
+        with pytest.raises(SystemExit) as ended, errors_in_one_line():
+            raise error
+        assert ended.value.code == said
+    told: list[Exception] = []
+    with pytest.raises(SystemExit) as ended, errors_in_one_line(tell=told.append):
+        raise error
+    assert (ended.value.code, told) == (1, [error])
+
+
+def test_ctrl_c_needs_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_in_one_line(interrupted="continue it\n"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "continue it\n"
+
+
+def test_a_missing_module_is_named_with_its_extra() -> None:
+    missing = ModuleNotFoundError("No module named 'rich'")
+    remedy = r"error: No module named 'rich'; pip install '\.\[recipes\]'"
+    with pytest.raises(SystemExit, match=remedy), errors_in_one_line(extra="recipes"):
+        raise missing
+    with pytest.raises(ModuleNotFoundError), errors_in_one_line():  # such as one of the user's own
+        raise missing
