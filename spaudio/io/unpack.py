@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 from spaudio.errors import DataError
 from spaudio.io.atomic import new_folder
 from spaudio.io.full_disk import is_full
-from spaudio.io.paths import refuse_empty_source, user_path
+from spaudio.io.paths import refuse_empty_source, user_path  # earlier prep.py files find it here
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
