@@ -14,8 +14,8 @@ from spaudio.audio.manifest import SPLITS
 from spaudio.audio.source import find_root
 from spaudio.errors import AudioError
 
-WHERE = "give genres.tar.gz (blues/blues.00000.au, ...) or a mirror's copy as WAV"
-#: Damaged in the common WAV copies, intact in the original archive.
+WHERE = "give genres.tar.gz, or a folder with blues/blues.00000.wav (or .au), ..."
+#: Damaged in the common copies with WAV files.
 KNOWN_BAD = "jazz.00054"
 
 

@@ -37,19 +37,21 @@ def prepare(
 
     Raises:
         ConfigError: If ``subset`` is unknown.
-        DataError: If the subset or some of its speakers are missing, or a download has the wrong
-            checksum.
+        DataError: If the subset, or some of its speakers or chapters, are missing, or a download
+            has the wrong checksum.
     """
     if subset not in SUBSETS:
         raise ConfigError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}")
     url = f"http://www.openslr.org/resources/12/{subset}.tar.gz"
     root = open_parts([Archive(subset, {url: SUBSETS[subset]}, subset)], work, source)[subset]
-    _check_speakers(root, subset)
+    _check_complete(root, subset)
     utterances: dict[str, dict[str, list[str]]] = {}
-    for path in sorted(root.glob("*/*/*.flac")):
-        speaker, chapter, name = path.relative_to(root).parts
-        chapters = utterances.setdefault(speaker, {})
-        chapters.setdefault(f"{speaker}-{chapter}", []).append(f"{speaker}/{chapter}/{name}")
+    for file in sorted(root.glob("*/*/*.trans.txt")):  # so that missing recordings are reported
+        speaker, chapter, _ = file.relative_to(root).parts
+        names = [line.split()[0] for line in file.read_text("utf-8").splitlines() if line.strip()]
+        utterances.setdefault(speaker, {})[f"{speaker}-{chapter}"] = [
+            f"{speaker}/{chapter}/{name}.flac" for name in names
+        ]
     clips = []
     for speaker, chapters in utterances.items():
         order = seeded_order(chapters, split_seed)
@@ -60,18 +62,26 @@ def prepare(
     return SourceClips(root, clips, sorted(utterances, key=lambda name: (len(name), name)))
 
 
-def _check_speakers(root: Path, subset: str) -> None:
-    """Raises DataError if ``SPEAKERS.TXT`` exists and lists speakers without a folder."""
-    table = root.parent / "SPEAKERS.TXT"
-    if not table.is_file():
-        return
-    rows = [line.split("|") for line in table.read_text(encoding="utf-8").splitlines()]
-    known = [row[0].strip() for row in rows if len(row) > 2 and row[2].strip() == subset]
-    if missing := [speaker for speaker in known if not (root / speaker).is_dir()]:
-        raise DataError(
-            f"{root}: {len(missing)} of {len(known)} speakers are missing: "
-            f"{', '.join(missing)}; unpack {subset}.tar.gz again"
-        )
+def _check_complete(root: Path, subset: str) -> None:
+    """Raises DataError if the dataset's tables exist and list what has no folder."""
+    for table, kind, columns, place in (
+        ("SPEAKERS.TXT", "speakers", (0,), 2),
+        ("CHAPTERS.TXT", "chapters", (1, 0), 3),  # reader, chapter
+    ):
+        if not (root.parent / table).is_file():
+            continue
+        text = (root.parent / table).read_text("utf-8")
+        rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+        known = [
+            [row[column] for column in columns]
+            for row in rows
+            if len(row) > place and row[place] == subset
+        ]
+        if missing := ["-".join(parts) for parts in known if not root.joinpath(*parts).is_dir()]:
+            raise DataError(
+                f"{root}: {len(missing)} of {len(known)} {kind} are missing: "
+                f"{', '.join(missing)}; unpack {subset}.tar.gz again"
+            )
 
 
 if __name__ == "__main__":

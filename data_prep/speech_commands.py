@@ -34,6 +34,7 @@ TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
 WORDS = Archive("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
 TEST_SET = Archive("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+NEW_WORD = "backward"  # of v0.02; v0.01 has no such clips
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 SAMPLE_RATE = 16_000  # Hz
 SECONDS = 1.0
@@ -68,7 +69,8 @@ def prepare(
     Raises:
         ConfigError: If ``task`` or ``test`` is unknown, they contradict each other, or
             ``split_seed`` is negative.
-        DataError: If parts are missing, or a download has the wrong checksum.
+        DataError: If parts are missing, the source is another version, or a download has the
+            wrong checksum.
     """
     if task not in ("v2-35", "v2-12"):
         raise ConfigError(f"task={task!r}; expected 'v2-35' or 'v2-12'")
@@ -82,6 +84,11 @@ def prepare(
         for split, file in (("valid", "validation_list.txt"), ("test", "testing_list.txt"))
         for name in (words / file).read_text(encoding="utf-8").split()
     }
+    if not any(name.startswith(f"{NEW_WORD}/") for name in named):
+        raise DataError(
+            f"{words}: the lists have no clip of {NEW_WORD!r}, so this is not v0.02, maybe v0.01; "
+            f"give {WORDS_URL.rpartition('/')[2]}, or sort your words as in recipes/folder"
+        )
     found = {path.relative_to(words).as_posix() for path in words.glob("*/*.wav")}
     names = sorted(name for name in found | named.keys() if not name.startswith(NOISE))
     clips = [_clip(f"words/{name}", named.get(name, "train")) for name in names]

@@ -1,6 +1,6 @@
 """UrbanSound8K: 8,732 slices, up to 4 s, of urban recordings; 10 classes and 10 official folds.
 
-Source: https://zenodo.org/records/1203745 (CC BY-NC 4.0), 6 GB.
+Source: https://zenodo.org/records/1203745 (CC BY-NC), 6 GB.
 
     python data_prep/urbansound8k.py [source=ARCHIVE_OR_FOLDER]
 """

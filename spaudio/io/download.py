@@ -7,6 +7,7 @@ to do without the network.
 import hashlib
 import os
 import urllib.error
+import zipfile
 from http.client import HTTPException  # noqa: TID251
 from pathlib import Path
 from urllib.request import Request, urlopen  # noqa: TID251
@@ -39,16 +40,17 @@ def download(
     Args:
         url: HTTP(S) address.
         target: File to write; it appears only once it is complete and checked.
-        checksum: SHA-256 in hex, or MD5 (32 digits) if the host publishes no other. None checks
-            only the length, if the server declares it.
+        checksum: SHA-256 in hex, or MD5 (32 digits) if the host publishes no other. None, for a
+            zip archive that the host makes on demand, checks that it is one.
         timeout: Seconds to wait for the server, when connecting and at each read.
 
     Returns:
         ``target``.
 
     Raises:
-        DataError: If the file cannot be reached, the download breaks off, or the checksum does not
-            match; the message says what to do without the network.
+        DataError: If the file cannot be reached, the download breaks off, the checksum does not
+            match, or there is none and the file is no zip archive; the message says what to do
+            without the network.
     """
     target = Path(target)
     if target.is_file():
@@ -66,7 +68,14 @@ def _download(url: str, target: Path, checksum: str | None, timeout: float) -> N
         part.unlink(missing_ok=True)
     resumed = part.exists()
     _fetch(url, part, timeout)
-    if checksum is not None:
+    if checksum is None:
+        if not zipfile.is_zipfile(part):
+            part.unlink()
+            raise DataError(
+                f"{url}: the answer is no zip archive, perhaps a login page; try again, or "
+                f"fetch the file another way and {_REMEDY}"
+            )
+    else:
         kind = "md5" if len(checksum) == 32 else "sha256"
         found = _digest(part, kind)
         if found != checksum.lower() and resumed:

@@ -119,10 +119,10 @@ LISTINGS = [
         {"Actor_03/03-01-06-01-01-02-03.wav": ("fearful", 2)},
     ),
     Listing(
-        speech_commands, {}, "bed cat no up yes", {"train": 40, "valid": 10, "test": 10},
+        speech_commands, {}, "backward bed no up yes", {"train": 40, "valid": 10, "test": 10},
         r"words/(?P<label>\w+)/(?P<group>\w+)_nohash_\d\.wav",
         {
-            "words/cat/00000004_nohash_1.wav": ("cat", "valid"),
+            "words/bed/00000004_nohash_1.wav": ("bed", "valid"),
             "words/no/00000005_nohash_0.wav": ("no", "test"),
         },
     ),
@@ -212,6 +212,10 @@ DAMAGED: list[tuple[Any, Callable[[Path], object], dict[str, Any], str]] = [
     (gtzan, Path.exists, {}, r"blues\.00001\.au: no such file"),  # a missing track is an error
     (librispeech_speaker, Path.exists, {"subset": "dev-clean"}, r"no .*12/dev-clean\.tar\.gz"),
     (librispeech_speaker, drop("LibriSpeech/train-clean-100/87"), {}, "1 of 4 .* missing: 87"),
+    (librispeech_speaker, drop("LibriSpeech/train-clean-100/19/102"), {},
+     r"1 of 10 chapters are missing: 19-102"),
+    (librispeech_speaker, drop("LibriSpeech/train-clean-100/19/101/19-101-0002.flac"), {},
+     r"1 of 30 clips[^@]*19/101/19-101-0002\.flac: no such file"),
     (nsynth, drop("nsynth-test/audio/bass_synthetic_005-060-100.wav"), {},
      r"1 of 66 clips[^@]*test/audio/.*: no such file"),
     (nsynth, lambda made: spoil(made / "nsynth-test/examples.json"), {}, r"json: cannot be read"),
@@ -219,8 +223,11 @@ DAMAGED: list[tuple[Any, Callable[[Path], object], dict[str, Any], str]] = [
                   'r": "bass_acoustic_000"'), {},
      r"1 instruments .* are in training too: bass_acoustic_000"),
     (speech_commands, drop("testing_list.txt"), {}, r"words: no testing_list\.txt"),
-    (speech_commands, drop("cat/00000005_nohash_1.wav"), {},
-     r"1 of 60 clips[^@]*words/cat/00000005_nohash_1\.wav: no such file"),
+    (speech_commands, drop("bed/00000005_nohash_1.wav"), {},
+     r"1 of 60 clips[^@]*words/bed/00000005_nohash_1\.wav: no such file"),
+    (speech_commands, lambda made: [edit(f"{part}_list.txt", "backward", "bed")(made)
+                                    for part in ("testing", "validation")], {},
+     r"no clip of 'backward', so this is not v0\.02"),
     (speech_commands, lambda made: spoil(made / "no/00000000_nohash_0.wav"), {},
      r"1 of 60 clips[^@]*words/no/00000000_nohash_0\.wav: truncated"),
 ]  # fmt: skip

@@ -13,7 +13,8 @@ import pytest
 from spaudio.errors import DataError
 from spaudio.io.download import download
 
-CONTENT = random.Random(0).randbytes(1_000_000)
+END = b"PK\5\6" + bytes(18)  # of an empty zip archive
+CONTENT = random.Random(0).randbytes(1_000_000 - len(END)) + END
 MD5 = hashlib.md5(CONTENT).hexdigest()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -133,7 +134,13 @@ def test_a_wrong_checksum_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["file.zip.lock"]
 
 
-def test_without_checksum_the_length_still_counts(server: Server, tmp_path: Path) -> None:
+def test_without_checksum_the_length_and_the_format_still_count(
+    server: Server, tmp_path: Path
+) -> None:
+    server.content = CONTENT.removesuffix(END)
+    with pytest.raises(DataError, match=r"no zip archive, perhaps a login page.*source="):
+        download(server.url, tmp_path / "file.zip", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.zip.lock"]
     server.break_after = 10
     with pytest.raises(DataError, match="broke off after 10 of"):
         download(server.url, tmp_path / "file.zip", None)
