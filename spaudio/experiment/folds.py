@@ -147,7 +147,12 @@ def _refuse_other_samples(run: Path, data: AudioData, key: str) -> None:
     """
     before, labels, now = Inputs.load(run), None, data.prepared
     if (run / REPORT).is_file():  # a fold that is not finished checks its manifest
-        labels = read_json(run / REPORT).get("labels_sha256")  # not in older reports
+        try:
+            labels = read_json(run / REPORT).get("labels_sha256")  # not in older reports
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{run / REPORT} is damaged ({error}); move {run} away to train this fold again"
+            ) from error
     changed = (before.classes, before.samples_hash) != (data.classes, now.samples_hash)
     changed |= key == "fold" and before.manifest_hash not in ("", now.hash)
     if changed or labels not in (None, now.labels_hash):

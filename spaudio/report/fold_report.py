@@ -53,12 +53,13 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
         folds: Folder of the run of each fold, by the fold's name.
 
     Raises:
-        DataError: If they were made with different pretrained encoders.
+        DataError: If a file of one is damaged, or they were made with different pretrained
+            encoders.
     """
     reports, lines = {}, []
     for name, run in folds.items():
-        reports[name] = read_json(run / REPORT)
-        lines += [{"fold": for_csv(name), **row} for row in read_rows(run / PREDICTIONS)]
+        reports[name], predicted = _read(name, run)
+        lines += [{"fold": for_csv(name), **line} for line in predicted]
     bases = {name: one["base"]["sha256"] for name, one in reports.items() if "base" in one}
     if other := [name for name in bases if bases[name] != next(iter(bases.values()))]:
         raise DataError(
@@ -120,6 +121,34 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     if len(aligned) == len(reports):
         report["aligned"] = {"accuracy": statistics.fmean(aligned)}
     return Folds(report, list(reports.values()), lines)
+
+
+def _read(name: str, run: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Returns the report and the predictions of one fold.
+
+    Raises:
+        DataError: If one of them is damaged or incomplete.
+    """
+    file = REPORT
+    try:
+        report = read_json(run / REPORT)
+        for key in (*SHARED, "step_seconds", "seconds", "git_commit"):
+            report[key]
+        report["test"]["per_class"]
+        clips = _row(name, report)["clips"]["test"]
+        file = PREDICTIONS
+        rows = read_rows(run / PREDICTIONS)
+        if len(rows) != clips or any(None in row.values() for row in rows):
+            raise ValueError(f"it should have {clips} complete lines, and has {len(rows)}")
+        for row in rows:
+            row["true"], row["predicted"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{run / file} is damaged ({type(error).__name__}: {error}), so the folds cannot be "
+            f"joined; move {run} away, and start the command again with resume= to train this fold "
+            "again"
+        ) from error
+    return report, rows
 
 
 def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spaudio.errors import DataError
 from spaudio.report import fold_report
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
@@ -115,3 +117,26 @@ def test_a_class_that_a_spreadsheet_would_take_for_a_formula_is_counted(tmp_path
     report = reported(tmp_path, {"a": run})
     assert report["confusion"] == [[1, 1], [0, 1]]
     assert report["test"]["pooled_accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("report.json", lambda content: content[:-9], "JSONDecodeError"),
+        ("report.json", lambda content: b"[]", "TypeError"),
+        ("report.json", lambda content: content.replace(b'"test"', b'"toast"'), "KeyError: 'test'"),
+        ("predictions.csv", lambda content: b"", "3 complete lines, and has 0"),
+        ("predictions.csv", lambda content: b"\xff\xfe\x00", "UnicodeDecodeError"),
+        ("predictions.csv", lambda content: content[:-4], "3 complete lines, and has 3"),
+        ("predictions.csv", lambda content: content[: content.index(b"2.wav")], "and has 2"),
+        ("predictions.csv", lambda content: content.replace(b"true", b"tru"), "KeyError: 'true'"),
+    ],
+)
+def test_a_damaged_file_of_a_fold_is_named(
+    tmp_path: Path, file: str, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    runs = {name: make_fold(tmp_path / f"fold-{name}", "xx xy yy", 1) for name in "ab"}
+    damaged = runs["b"] / file
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    with pytest.raises(DataError, match=rf"fold-b/{file} is damaged .*{said}.* resume= to train"):
+        join_folds(runs)
