@@ -37,6 +37,7 @@ from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
 from spaudio.io.paths import refuse_empty_source
 
+_SHORT = 0.02  # seconds; less than an analysis window
 _LISTED = 20  # bad clips in an error's message; bad_clips.txt lists all
 MANIFEST, MARKER = "manifest.jsonl", "prepared.json"
 
@@ -333,6 +334,12 @@ def _notes(
         notes.append(
             f"{loud} of {len(clips)} clips have peaks above {MAX_ARRAY_AMPLITUDE:g} (1 is full "
             f"scale), as if integers had been stored as floating-point samples{trap}"
+        )
+    if short := sorted((clip.seconds, clip.path) for clip in clips if clip.seconds < _SHORT):
+        notes.append(
+            f"{len(short)} of {len(clips)} clips are shorter than {_SHORT * 1000:g} ms (the "
+            f"shortest: {short[0][1]}, {short[0][0] * 1000:.3g} ms); listen to them, as they may "
+            "be remains of a wrong cut"
         )
     if unused := sorted(source.bad.keys() - {clip.folder for clip in listed}):
         notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")

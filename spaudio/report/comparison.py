@@ -188,6 +188,17 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
                 "differences between them are not due to their settings alone"
             )
             break
+    held_out: dict[tuple[str, bool], Record] = {}  # run of each recipe, by its training clips
+    for record in records:
+        recipe, trained = record.facts["recipe"], bool(record.settings.get("validation.train"))
+        held_out.setdefault((recipe, trained), record)
+        if other := held_out.get((recipe, not trained)):
+            more, fewer = (record, other) if trained else (other, record)
+            found.append(
+                f"{more.name} was trained on the validation clips as well, {fewer.name} was not; "
+                "give both the same validation.train"
+            )
+            break
     seen: dict[tuple[int, int, str], Record] = {}
     for number, group in enumerate(groups):
         for record in group.records:

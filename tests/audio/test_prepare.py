@@ -384,6 +384,14 @@ def test_clips_on_the_scale_of_integers_are_warned_of(source: Path) -> None:
         assert re.match(r"\d of 60 clips have peaks above 100 .* tell them apart by this$", said)
 
 
+def test_clips_of_milliseconds_are_warned_of(source: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((2, RATE // 100))
+    soundfile.write(source / "hum/g1_short.wav", noise[0], RATE)
+    soundfile.write(source / "hum/g1_shorter.wav", noise[1, : RATE // 500], RATE)
+    [said] = run(source).warnings
+    assert said.startswith("2 of 62 clips are shorter than 20 ms (the shortest: hum/g1_shorter.wav")
+
+
 def test_duplicates_in_two_folds_are_refused(tmp_path: Path) -> None:
     clips = [Clip(f"{n}.wav", "a", "train", "g", 1.0, 8000, fold=n) for n in (1, 2)]
     with pytest.raises(DataError, match="in different splits or folds"):

@@ -203,6 +203,16 @@ def test_rows_that_were_tested_on_other_clips_are_announced() -> None:
     assert not doubts(group_runs(runs))
 
 
+def test_rows_that_were_trained_on_more_clips_are_announced() -> None:
+    probe, lora = run(0.9, validation__train=True), run(0.8, validation__train=False)
+    probe.name, lora.name = "probe", "lora"
+    for runs in ([probe, lora], [lora, probe]):
+        (said,) = doubts(group_runs(runs))
+        assert said.startswith("probe was trained on the validation clips as well, lora was not")
+    lora.facts["recipe"] = "other"
+    assert not doubts(group_runs([probe, lora]))
+
+
 @pytest.mark.parametrize("fact", OF_DATA)
 def test_rows_on_other_data_and_repeated_seeds_are_announced(fact: str) -> None:
     runs = [run(0.7), run(0.8, seed=1), run(0.9, filter="bank")]
