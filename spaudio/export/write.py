@@ -118,7 +118,8 @@ def export_run(
             )
         os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        for file in (temporary, _data_file(temporary)):
+            file.unlink(missing_ok=True)
     return Export(target, difference, len(sounds), predictor.windows.in_words)
 
 
@@ -152,6 +153,15 @@ def _write(program: ExportedProgram, path: Path, facts: dict[str, Any]) -> None:
         raise CheckpointError("torch.onnx.export returned no program; try another version of torch")
     converted.model.metadata_props[FACTS] = text
     converted.save(path, external_data=False)
+    if _data_file(path).exists():  # torch ignores external_data=False above 1.5 GiB
+        raise ConfigError(
+            "the model is too large for one ONNX file, which holds at most 2 GB; give --format pt2"
+        )
+
+
+def _data_file(path: Path) -> Path:
+    """File beside an ONNX file that holds the weights of a large model."""
+    return path.with_name(path.name + ".data")
 
 
 @contextmanager

@@ -192,8 +192,8 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
     for record in records:
         recipe, trained = record.facts["recipe"], bool(record.settings.get("validation.train"))
         held_out.setdefault((recipe, trained), record)
-        if other := held_out.get((recipe, not trained)):
-            more, fewer = (record, other) if trained else (other, record)
+        if unlike := held_out.get((recipe, not trained)):
+            more, fewer = (record, unlike) if trained else (unlike, record)
             found.append(
                 f"{more.name} was trained on the validation clips as well, {fewer.name} was not; "
                 "give both the same validation.train"

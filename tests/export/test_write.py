@@ -158,6 +158,17 @@ def test_a_model_that_differs_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_too_large_for_one_onnx_file_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.onnx._internal.exporter import _onnx_program
+
+    monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 0)  # bytes
+    with pytest.raises(ConfigError, match="too large for one ONNX file"):
+        export_run(run, "onnx", tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("form", "named"),
     [("pt2", r"must end in \.pt2"), ("tflite", "onnx, pt2"), ("onnx", r"\[export\]")],

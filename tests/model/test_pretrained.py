@@ -188,6 +188,10 @@ def test_the_labels_of_mixed_clips_count_what_the_head_pools(tmp_path: Path) -> 
     pooled = front_end.pooled(batch.tokens, batch.padding_mask)
     assert torch.equal(pooled, ~model.hidden_states(batch.tokens, batch.padding_mask)[1])
     assert (pooled.sum(dim=1) < (~batch.padding_mask).sum(dim=1)).all()
+    cached = AdaptedClassifier(tiny_base(tmp_path), Adaptation("full"), 3).cached
+    full = EncodedFrontEnd(TokenConfig(), plain, cached)
+    inputs = collate([Example(full.restore(full.extract(one)), 0, 0) for one in (clip, CLIPS[1])])
+    assert torch.equal(full.pooled(inputs.tokens, inputs.padding_mask)[:, ::2], pooled)
     # In a mix, a pause stays quiet where the other clip has a pause or has ended.
     ended = is_quiet(batch.tokens) | batch.padding_mask
     assert (ended & ~batch.padding_mask).any()

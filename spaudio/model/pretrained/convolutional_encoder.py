@@ -29,6 +29,12 @@ class ConvolutionalEncoder(PretrainedEncoder):
         return layers
 
     @property
+    @override
+    def cache_key(self) -> dict[str, Any]:
+        # Once, a remainder of less than `squeeze` inputs was left out.
+        return super().cache_key | ({"remainder": True} if self.squeeze > 1 else {})
+
+    @property
     def squeeze(self) -> int:
         """Inputs per token: 1, or the squeeze factor of SEW."""
         return int(getattr(self.net.config, "squeeze_factor", 1))
@@ -48,7 +54,9 @@ class ConvolutionalEncoder(PretrainedEncoder):
     @property
     def _norm_first(self) -> bool:
         """Whether layers begin with their norms, and the encoder ends with one."""
-        return bool(getattr(self.net.config, "do_stable_layer_norm", False))
+        config = self.net.config  # the other architectures ignore this setting
+        has_both = config.model_type in ("wav2vec2", "hubert", "wavlm")
+        return has_both and bool(config.do_stable_layer_norm)
 
     @override
     def _inputs(self, waveform: Waveform) -> Frames:
@@ -60,8 +68,7 @@ class ConvolutionalEncoder(PretrainedEncoder):
         found = self.extractor(waveform, sampling_rate=RATE, return_tensors="np").input_values[0]
         padded = np.pad(found, (0, max(0, least - len(found)))).astype(np.float32)
         frames = self.net.feature_extractor(torch.from_numpy(padded)[None])[0].T
-        whole = len(frames) // self.squeeze * self.squeeze
-        return np.ascontiguousarray(frames[:whole].numpy())
+        return np.ascontiguousarray(frames.numpy())
 
     @override
     def first_tokens(self, inputs: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +87,9 @@ class ConvolutionalEncoder(PretrainedEncoder):
             x = (pooled + positions[..., : pooled.shape[2]]).transpose(1, 2)
         else:
             x = x + self._positions(x, outside)
-        return x if self._norm_first else encoder.layer_norm(x), padding[:, :: self.squeeze]
+        # A remainder of less than `squeeze` inputs makes no token.
+        outside = padding[:, self.squeeze - 1 :: self.squeeze]
+        return x if self._norm_first else encoder.layer_norm(x), outside
 
     def _positions(self, x: Tensor, outside: Tensor) -> Tensor:
         """Embedding of positions, computed from the tokens themselves."""

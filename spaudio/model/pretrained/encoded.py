@@ -85,7 +85,9 @@ class EncodedFrontEnd(FrontEnd):
 
     @override
     def pooled(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        if self.cached.kind != "states":  # what is pooled is known only after the encoder
+        if self.cached.kind == "inputs":
+            return self.base.pooled_inputs(tokens, padding)
+        if self.cached.kind == "statistics":
             return super().pooled(tokens, padding)
         return ~self.base.unpooled(padding, is_quiet(tokens))
 
@@ -103,19 +105,23 @@ class EncodedFrontEnd(FrontEnd):
     def extract(self, waveform: Waveform, offset: float | None = None) -> npt.NDArray[Any]:
         inputs = self.base.inputs(without_offset(waveform, offset))
         if self.cached.kind == "inputs":
-            return inputs.astype(np.float16)
+            return as_cached(self._finite(torch.from_numpy(inputs))).half().numpy()
         states, quiet = self.base.hidden_states(inputs, self.cached.count, self.cached.first)
-        if not states.isfinite().all():
-            raise ConfigError(
-                f"{self.base.source} gives a clip hidden states that are not finite; its weights "
-                "may be damaged: fetch them again"
-            )
+        self._finite(states)
         if self.cached.kind == "states":
             tokens = as_cached(states).transpose(0, 1).flatten(1)
             heard = tokens.new_ones(len(tokens)) if quiet is None else ~quiet[0]
             return torch.cat([tokens, heard.unsqueeze(1)], dim=1).to(torch.float16).numpy()
         padding = torch.zeros(1, states.shape[1], dtype=torch.bool)
         return statistics(states, self.base.unpooled(padding, quiet)).numpy()
+
+    def _finite(self, values: Tensor) -> Tensor:
+        if not values.isfinite().all():
+            raise ConfigError(
+                f"{self.base.source} gives a clip values that are not finite; its weights may be "
+                "damaged: fetch them again"
+            )
+        return values
 
     @override
     def fit(self, training_clips: Iterable[Frames]) -> BandNormaliser:

@@ -155,6 +155,18 @@ class PretrainedEncoder(nn.Module):
             return around
         return around | (quiet & ~(around | quiet).all(dim=1, keepdim=True))
 
+    def pooled_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
+        """Returns which inputs become tokens that are pooled over.
+
+        Args:
+            inputs: (batch, frames, width), as :meth:`first_tokens` takes them.
+            padding: Boolean (batch, frames), True at padding.
+
+        Returns:
+            Boolean (batch, frames).
+        """
+        return ~padding
+
     @override
     def train(self, mode: bool = True) -> "PretrainedEncoder":
         return super().train(False)

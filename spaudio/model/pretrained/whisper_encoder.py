@@ -60,6 +60,11 @@ class WhisperAudioEncoder(PretrainedEncoder):
         loudness = torch.maximum(level[:, ::2], second)
         return loudness < pauses.lowest_level(loudness, self.around(padding[:, ::2]), PAUSE)
 
+    @override
+    def pooled_inputs(self, inputs: Tensor, padding: Tensor) -> Tensor:
+        unpooled = self.unpooled(padding[:, ::2], self.quiet(inputs, padding))
+        return ~(unpooled.repeat_interleave(2, dim=1)[:, : padding.shape[1]] | padding)
+
     @property
     @override
     def token_seconds(self) -> float:
