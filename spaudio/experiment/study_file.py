@@ -148,6 +148,11 @@ def _check_lists(file: Path, study: Study) -> None:
     """Checks the lists of seeds and of overrides."""
     if not all(one is None or one for one in all_seeds(study)):
         raise ConfigError(f"{file}: seeds: [] names no seed; list one, or leave it out")
+    for name, one in (study.data or {}).items():
+        if one.folds == []:
+            raise ConfigError(
+                f"{file}, dataset {name}: folds: [] names no fold; list one, or leave it out"
+            )
     lists = [study.overrides, *(one.overrides for one in study.settings.values())]
     lists += [one.overrides for one in (study.data or {}).values()]
     lists += [own for one in study.settings.values() for own in (one.data or {}).values()]

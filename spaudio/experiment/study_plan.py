@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -135,7 +135,13 @@ def _of_configuration(
     if name and name != recipe.resolve().name:
         prefix = f"{file.stem}-{name}-{setting}-s"
     seeds = dict.fromkeys(own.seeds or of.seeds or study.seeds)
-    for seed, fold in product(seeds, of.folds or [None]):
+    if of.folds and isinstance(settings, AudioSettings) and settings.fold_by.key == "split_seed":
+        raise ConfigError(
+            f"{file}, dataset {name}: folds of split_seed share test clips, which the intervals of "
+            "a study do not allow for; list seeds, or use spaudio compare --over split_seed"
+        )
+    folds: Iterable[str | int | None] = dict.fromkeys(of.folds or [None])
+    for seed, fold in product(seeds, folds):
         yield StudyRun(
             data=name,
             title=of.title or name,

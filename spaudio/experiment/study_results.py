@@ -14,7 +14,7 @@ from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import DESCRIBING, LAUNCHING, Record, read_records
+from spaudio.report.records import DESCRIBING, LAUNCHING, OF_BASE, Record, read_records
 from spaudio.report.run_files import REPORT
 from spaudio.report.study_records import Result
 
@@ -92,13 +92,19 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
 
     Raises:
         DataError: If a run cannot be read, is not measured by its accuracy, or was made on other
-            data than another run on the dataset.
+            data or splits than another run on the dataset, or with another pretrained encoder of
+            the same name.
     """
     found = []
-    firsts: dict[str, Record] = {}
+    firsts: dict[tuple[str | None, ...], Record] = {}
     for run in runs:
         (record,) = read_records([run.folder])
-        check_same_data(firsts.setdefault(run.title, record), record)
+        check_same_data(firsts.setdefault((run.title,), record), record)
+        fold = firsts.setdefault((run.title, "fold", run.fold), record)
+        check_same_data(fold, record, ["splits_sha256"])
+        # A study may compare encoders; those of one name must have the same weights.
+        encoder = str(getattr(run.settings.model, "source", None))
+        check_same_data(firsts.setdefault(("encoder", encoder), record), record, [OF_BASE])
         if not record.log:
             raise DataError(f"{run.folder} has no log.jsonl; train it again")
         try:

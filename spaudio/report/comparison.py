@@ -86,13 +86,14 @@ class Group:
         Returns:
             The results by seed or value.
         """
-        spread_over = self.spread_over
-        found: dict[Any, list[float]] = {}
+        by_seed = self.spread_over == "seed"
+        repeated: dict[tuple[str, str], list[float]] = {}  # runs of one seed and value count as one
         for record in sorted(self.records, key=lambda record: record.facts["seed"]):
-            key = (
-                record.facts["seed"] if spread_over == "seed" else record.settings.get(spread_over)
-            )
-            found.setdefault(str(key), []).append(float(record.facts[fact]))
+            seed, value = str(record.facts["seed"]), str(record.settings.get(self.over or ""))
+            repeated.setdefault((seed, value), []).append(float(record.facts[fact]))
+        found: dict[str, list[float]] = {}
+        for (seed, value), values in repeated.items():
+            found.setdefault(seed if by_seed else value, []).append(statistics.fmean(values))
         return {key: statistics.fmean(values) for key, values in found.items()}
 
 
@@ -168,6 +169,7 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
     """
     found = []
     records = [record for group in groups for record in group.records]
+    names = {id(one): name for one, name in zip(records, names_of(records), strict=True)}
     first: dict[Any, Record] = {}  # run of each recipe
     for record, fact in product(records, OF_DATA):
         if not record.facts.get(fact):
@@ -175,17 +177,19 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         other = first.setdefault((record.facts["recipe"], fact), record)
         if _has_other_data(other, record):
             found.append(
-                f"{other.name} and {record.name} were made on different data; differences between "
-                "them are not due to their settings alone"
+                f"{names[id(other)]} and {names[id(record)]} were made on different data; "
+                "differences between them are not due to their settings alone"
             )
             break
     for record in [] if found else records:
         facts, value = record.facts, str(record.settings.get(over or ""))
         other = first.setdefault((facts["recipe"], facts["seed"], value), record)
-        if _has_other_data(other, record, ["splits_sha256"]):
+        # The hash is that of all folds.
+        other_fold = over != "fold" and other.settings.get("fold") != record.settings.get("fold")
+        if other_fold or _has_other_data(other, record, ["splits_sha256"]):
             found.append(
-                f"{other.name} and {record.name} were tested on different splits of the clips; "
-                "differences between them are not due to their settings alone"
+                f"{names[id(other)]} and {names[id(record)]} were tested on different splits of "
+                "the clips; differences between them are not due to their settings alone"
             )
             break
     held_out: dict[tuple[str, bool], Record] = {}  # run of each recipe, by its training clips
@@ -195,8 +199,8 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         if unlike := held_out.get((recipe, not trained)):
             more, fewer = (record, unlike) if trained else (unlike, record)
             found.append(
-                f"{more.name} was trained on the validation clips as well, {fewer.name} was not; "
-                "give both the same validation.train"
+                f"{names[id(more)]} was trained on the validation clips as well, "
+                f"{names[id(fewer)]} was not; give both the same validation.train"
             )
             break
     seen: dict[tuple[int, int, str], Record] = {}
@@ -205,8 +209,8 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
             key = (number, record.facts["seed"], str(record.settings.get(over or "")))
             if (other := seen.setdefault(key, record)) is not record:
                 found.append(
-                    f"{other.name} and {record.name} have the same settings and seed; their mean "
-                    "counts as one seed"
+                    f"{names[id(other)]} and {names[id(record)]} have the same settings and seed; "
+                    "their mean counts as one run"
                 )
     return found
 
@@ -222,15 +226,16 @@ def check_same_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) 
     Raises:
         DataError: If they were not.
     """
+    names = " and ".join(names_of([one, other]))
     if OF_BASE in facts and _has_other_data(one, other, [OF_BASE]):
         raise DataError(
-            f"{one.name} and {other.name} were made with different pretrained encoders: "
-            "model.source was changed between them. Leave one out, or run it again"
+            f"{names} were made with different pretrained encoders: model.source was changed "
+            "between them. Leave one out, or run it again"
         )
     if _has_other_data(one, other, facts):
         raise DataError(
-            f"{one.name} and {other.name} were made on different data: the data were changed "
-            "between them. Leave one out, or run it again"
+            f"{names} were made on different data: the data were changed between them. Leave one "
+            "out, or run it again"
         )
 
 
@@ -243,9 +248,11 @@ def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
     """Names groups by their overrides, if these tell them apart."""
     given = []
     for group in groups:
-        pairs = (one.lstrip("+").split("=", 1) for one in group.records[0].overrides if "=" in one)
+        first = group.records[0]
+        pairs = (one.lstrip("+").split("=", 1) for one in first.overrides if "=" in one)
         # Runs from Python have every text in quotation marks.
-        given.append({k: v.strip("'\"") for k, v in pairs if k not in NOT_COMPARED and k != over})
+        own = {k: v.strip("'\"") for k, v in pairs if k not in NOT_COMPARED and k != over}
+        given.append({"recipe": str(first.facts["recipe"])} | own)
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
     named = [
@@ -321,9 +328,13 @@ def _mean(group: Group, fact: str) -> float:
 def _minus(group: Group, first: Group, fact: str) -> str:
     """Returns the mean difference of two groups' runs of the same seed, and its 95 % interval.
 
-    It is empty for fewer than two pairs, and has no interval if all differences are equal.
+    It is empty for fewer than two pairs, and for runs of other recipes or, over folds, of another
+    seed. It has no interval if all differences are equal.
     """
     if group is first or group.spread_over != first.spread_over:
+        return ""
+    facts = ["recipe"] if group.spread_over == "seed" else ["recipe", "seed"]
+    if any(group.records[0].facts[fact] != first.records[0].facts[fact] for fact in facts):
         return ""
     here, there = group.results(fact), first.results(fact)
     differences = np.array([here[key] - there[key] for key in here if key in there])

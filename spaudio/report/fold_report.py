@@ -105,6 +105,10 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
             **({"trained_on": max(parts)} if parts else {}),
         },
         "folds": rows,
+        # Not in the reports of older runs.
+        "valid_held_out": all(
+            one.get("valid_held_out", not one["trained_on_valid"]) for one in reports.values()
+        ),
         "classes": classes,
         "confusion": confusion.tolist(),
         "seconds": {
@@ -200,7 +204,9 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
             "Accuracy": f"{row['accuracy']:.4f}",
             "Floor": f"{row['svm']:.4f}",
             "Macro F1": f"{row['macro_f1']:.4f}",
-            "Validation accuracy": f"{row['valid_accuracy']:.4f}",
+            "Validation accuracy": f"{row['valid_accuracy']:.4f}"
+            if report["valid_held_out"]
+            else "-",
             **(
                 {"Penalty": f"{row['penalty']:g}"}
                 if "penalty" in row

@@ -1,6 +1,7 @@
 """Records of finished runs: settings, results and log, read from run folders or from one CSV."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -211,6 +212,8 @@ def _check(record: Record) -> None:
     for name, value in facts.items():
         kind = str if name in _TEXTS else int | float
         if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}")
+        if name in _RESULTS[metric] and not math.isfinite(float(value)):
             raise ValueError(f"{name} is {value!r}")
     if not isinstance(facts["seed"], int):
         raise ValueError(f"seed is {facts['seed']!r}")

@@ -3,11 +3,12 @@
 Two settings are compared on runs with the same dataset, fold and seed. The effect is the mean over
 datasets of the mean difference in each, so that every dataset counts equally. Its interval and
 p-value are those of Student's t with the degrees of freedom of Welch and Satterthwaite, from the
-variance of the folds or seeds within each dataset; that of a dataset with one run is unknown and
-left out. Folds share training clips, so their differences are not independent: the variance of a
-mean over folds is that of independent ones, s² / n, plus s² / (K - 1) for K folds (Nadeau and
-Bengio, Machine Learning 52, 2003). Seeds of one split show the spread of training alone, not of
-test clips. P-values are corrected with Holm's method for the number of settings compared.
+variance of the folds or seeds within each dataset; while a dataset has a single pair, its variance
+is unknown, and so is the interval. Folds share training clips, so their differences are not
+independent: the variance of a mean over folds is that of independent ones, s² / n, plus s² / (K -
+1) for K folds (Nadeau and Bengio, Machine Learning 52, 2003). Seeds of one split show the spread of
+training alone, not of test clips. P-values are corrected with Holm's method for the number of
+settings compared.
 
 Of several datasets there is a second interval, of a bootstrap at two levels: datasets are drawn
 with replacement, then folds or seeds within each. It covers new datasets like these, but ignores
@@ -40,7 +41,8 @@ class Effect:
         other: Name of the other setting.
         pairs: Runs of the setting and of the other with the same dataset, fold and seed.
         mean: Mean over datasets of the mean difference.
-        low: Lower end of the 95 % interval; NaN if no dataset has two runs that differ.
+        low: Lower end of the 95 % interval; NaN if a dataset has a single pair, or if the
+            differences within each dataset are equal.
         high: Upper end.
         p: Two-sided p-value.
         bootstrap: Ends of the 95 % interval of the bootstrap; NaN for a single dataset.
@@ -153,14 +155,17 @@ def mean_difference(
             1 / (K - 1) for K folds, 0 for seeds.
 
     Returns:
-        NaN and 1 for the last two if no dataset has differences that vary.
+        NaN and 1 for the last two if a dataset has a single difference, or if no dataset has
+        differences that vary.
     """
+    mean = float(np.mean([sample.mean() for sample in samples]))
+    if min(map(len, samples)) < 2:
+        return mean, float("nan"), 1.0
     squares, freedoms = [], []  # squared errors of the means
     for sample, overlap in zip(samples, overlaps, strict=True):
         if np.ptp(sample) > _EQUAL:
             squares.append(sample.var(ddof=1) * (1 / len(sample) + overlap))
             freedoms.append(len(sample) - 1)
-    mean = float(np.mean([sample.mean() for sample in samples]))
     if not squares:
         return mean, float("nan"), 1.0
     total = sum(squares)

@@ -238,6 +238,15 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
             main(["study", str(file), "--results", *wrong])
     damaged = config.with_name("report.json")
     report = read(damaged)
+    other = config.parent.with_name("both-words-none-s0") / "report.json"
+    for fact, said in (("splits_sha256", "on different data"), ("base", "different pretrained")):
+        for path, value in ((damaged, "x"), (other, "y")):
+            content = read(path) | {fact: {"sha256": value} if fact == "base" else value}
+            path.write_text(json.dumps(content))
+        with pytest.raises(SystemExit, match=said):
+            main(["study", str(file), *few])
+        other.write_text(json.dumps(read(other) | {fact: read(damaged)[fact]}))
+    report = read(damaged)
     del report["token_seconds"]
     damaged.write_text(json.dumps(report))
     with pytest.raises(SystemExit, match=r"report\.json is damaged \(KeyError: 'token_seconds'\)"):
@@ -289,6 +298,15 @@ def test_a_study_of_no_use_is_named(tmp_path: Path) -> None:
             "settings: {x: [fold=2]}\nbaseline: x\ndata: {a: {recipe: "
             f"{RECIPES / 'esc50'}, folds: [1]}}}}",
             "fold=2: the study lists the folds",
+        ),
+        (
+            "settings: {x: [b]}\nbaseline: x\ndata: {a: {recipe: b, folds: []}}",
+            "dataset a: folds: \\[\\] names no fold; list one",
+        ),
+        (
+            f"settings: {{x: [filter=none]}}\nbaseline: x\ndata: {{a: {{recipe: {RECIPES}/folder, "
+            "folds: [0, 1], overrides: [fold_by.key=split_seed]}}",
+            "dataset a: folds of split_seed share test clips",
         ),
     ):
         (tmp_path / "a.yaml").write_text(f"seeds: [0]\n{text}\n")

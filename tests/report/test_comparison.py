@@ -201,6 +201,12 @@ def test_rows_that_were_tested_on_other_clips_are_announced() -> None:
     assert said.startswith("run and run were tested on different splits")
     runs[2].facts["recipe"] = "other"
     assert not doubts(group_runs(runs))
+    folds = [run(0.7, fold=1), run(0.8, fold=2)]  # of one manifest
+    for one in folds:
+        one.facts["splits_sha256"] = "x"
+    (said,) = doubts(group_runs(folds))
+    assert said.startswith("run and run were tested on different splits")
+    assert not doubts(group_runs(folds, "fold"), "fold")
 
 
 def test_rows_that_were_trained_on_more_clips_are_announced() -> None:
@@ -225,6 +231,32 @@ def test_rows_on_other_data_and_repeated_seeds_are_announced(fact: str) -> None:
     assert said.startswith("run and run have the same settings and seed")
     speakers = [run(0.7, speaker="a"), run(0.8, speaker="b")]
     assert doubts(group_runs(speakers, "speaker"), "speaker") == []
+
+
+def test_a_run_that_is_given_twice_counts_once() -> None:
+    runs = [
+        run(0.2 * fold + 0.01 * seed * (filter == "bank"), seed, filter, fold=fold)
+        for seed in (0, 1) for fold in (1, 2) for filter in ("none", "bank")
+    ]  # fmt: skip
+    (_, expected) = compare(group_runs(runs, "fold"))
+    assert expected["minus the first"].startswith("+0.0050 ")
+    assert compare(group_runs([*runs, *runs[:1], *runs[:1]], "fold"))[1] == expected
+
+
+def test_rows_of_other_recipes_or_seeds_have_no_paired_difference() -> None:
+    settings = {f"a__{number}": 1 for number in range(5)}  # too many to name the rows by
+    mine = [run(0.7 + 0.01 * seed, seed) for seed in range(3)]
+    other = [run(0.9, seed, "bank", **settings) for seed in range(3)]
+    for one in other:
+        one.facts["recipe"], one.overrides = "other", ["filter=bank"]
+    first, second = compare(group_runs([*mine, *other]))
+    assert "minus the first" not in first
+    assert "recipe=other" in second["setting"]
+    for seed in (0, 1):  # over folds, with one seed each
+        runs = [run(0.1 * fold, 0, fold=fold) for fold in (1, 2)]
+        runs += [run(0.1 * fold + 0.02, seed, "bank", fold=fold) for fold in (1, 2)]
+        _, row = compare(group_runs(runs, "fold"))
+        assert ("minus the first" in row) == (seed == 0)
 
 
 def test_runs_of_several_labels_are_compared_by_map_and_by_no_other() -> None:

@@ -35,14 +35,14 @@ RUN = Result(
 
 
 def study() -> list[Result]:
-    """Two datasets, one of five folds and one of one run; `bank` gains 0.1 and 0.02."""
+    """Two datasets, one of five folds and one of two seeds; `bank` gains 0.1 and 0.02."""
     noise = np.random.default_rng(0).normal(0, 0.01, 5)
     found = []
     for setting, gain in (("none", 0.0), ("depthwise", 0.02), ("bank", 0.1)):
         named = replace(RUN, setting=setting, baseline="" if setting == "none" else "none")
         if setting == "bank":
             named = replace(named, control="depthwise", filter_parameters=9, step_seconds=0.2)
-        found.append(replace(named, accuracy=0.8 + gain / 5))
+        found += [replace(named, seed=seed, accuracy=0.8 + gain / 5) for seed in (0, 1)]
         for fold in range(5):
             accuracy = 0.5 + 0.05 * fold + gain + (noise[fold] if gain else 0)
             found.append(replace(named, data="=music", fold=str(fold), accuracy=accuracy))
@@ -55,8 +55,8 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     noise = bank.differences["=music"].mean() - 0.1
     assert bank.mean == pytest.approx((0.1 + noise + 0.02) / 2)
     assert bank.low < bank.mean < bank.high
-    # Half as wide as that of the five folds alone, as the other dataset has one run. Folds share
-    # training clips, so their variance counts 1/5 + 1/4 instead of 1/5.
+    # Half as wide as that of the five folds alone, as the seeds of the other dataset are equal.
+    # Folds share training clips, so their variance counts 1/5 + 1/4 instead of 1/5.
     alone = ttest_1samp(bank.differences["=music"], 0).confidence_interval()
     wider = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
     assert bank.high - bank.low == pytest.approx(wider * (alone.high - alone.low) / 2)
@@ -80,17 +80,21 @@ def test_effects_are_means_over_data_sets_of_paired_differences() -> None:
     interval = welch.confidence_interval()
     assert (2 * both.low, 2 * both.high) == pytest.approx((interval.low, interval.high))
     assert both.p == pytest.approx(welch.pvalue)
-    assert (len(bank.pairs), list(bank.differences)) == (6, ["digits", "=music"])
+    assert (len(bank.pairs), list(bank.differences)) == (7, ["digits", "=music"])
+    # With a single run, the spread of a dataset is unknown, rather than zero.
+    (first,) = measure_effects([one for one in results if one.seed == 0], {"bank": "none"})
+    assert (first.mean, first.p) == (pytest.approx(bank.mean), 1)
+    assert np.isnan(first.low)
     assert bank.corrected == 2 * bank.p
     assert depthwise.other == "none"
     (against,) = measure_effects(results, {"bank": "depthwise"})
     assert against.mean == pytest.approx(0.048)
-    alone = [one for one in results if one.data == "digits"]
+    alone = [one for one in results if one.data == "digits" and one.seed == 0]
     (only,) = measure_effects(alone, {"bank": "none"})
     assert np.isnan(only.low)
     assert only.p == 1
     # Runs are paired by dataset, fold and seed, in whatever order they come.
-    (again,) = measure_effects([*results[:6], *results[:5:-1]], {"bank": "none"})
+    (again,) = measure_effects([*results[:7], *results[:6:-1]], {"bank": "none"})
     assert (again.mean, again.p) == pytest.approx((bank.mean, bank.p))
     assert all((one.data, one.fold) == (other.data, other.fold) for one, other in again.pairs)
     with pytest.raises(DataError, match="two runs have setting bank, dataset digits"):
@@ -188,7 +192,7 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     grey = [c.get_offsets() for c in axes.collections if "the control" in str(c.get_label())]
     np.testing.assert_allclose(np.concatenate(grey), [[4.8, -2.35]])
     assert [text.get_text() for text in axes.texts] == ["minus depthwise"]
-    for row in ("| bank | none | 2 | 6 |", "| bank | depthwise | 2 | 6 |"):
+    for row in ("| bank | none | 2 | 7 |", "| bank | depthwise | 2 | 7 |"):
         assert row in text
     assert not charts_beside(page)[1].exists()  # of adapters alone
     for panel in figures[1].axes:  # from -0.25 to 0.5
@@ -202,8 +206,8 @@ def test_the_csv_prints_the_tables_and_the_chart_again(
     ]
     show_results(adapted, output=again)
     text = again.read_text()
-    assert "| none | digits | 1 | 10 | 0.800 | 100 | 1.0 |" in text
-    assert r"| bank | digits | 1 | 10 | 0.820 | 200 \* | 1.0 \* |" in text
+    assert "| none | digits | 2 | 10 | 0.800 | 100 | 1.0 |" in text
+    assert r"| bank | digits | 2 | 10 | 0.820 | 200 \* | 1.0 \* |" in text
     assert re.findall(r"^\| (\w+) \| \w+ \| 2 .* (\S+) \| 1.00 \|$", text, re.MULTILINE) == [
         ("depthwise", "1.00"), ("bank", "-"), ("bank", "-")
     ]  # fmt: skip
@@ -255,13 +259,13 @@ def test_settings_may_have_baselines_of_their_own(tmp_path: Path, figures: list[
         for one in study()
     ]
     runs = [replace(one, baseline="depthwise") if one.setting == "bank" else one for one in runs]
-    with_none = [replace(one, setting="haar", baseline="none") for one in runs[:6]]
+    with_none = [replace(one, setting="haar", baseline="none") for one in runs[:7]]
     show_results([*runs, *with_none], output=tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert "minus depthwise**" in text
-    assert "| bank | depthwise | 2 | 6 |" in text
+    assert "| bank | depthwise | 2 | 7 |" in text
     assert "minus none**" in text
-    assert "| haar | none | 2 | 6 |" in text
+    assert "| haar | none | 2 | 7 |" in text
     assert "| bank | none |" not in text
 
 

@@ -58,6 +58,7 @@ def describe_folds(
             *([given] if given else []),
             f"Each {settings.fold_by.key} was the test split of its own run; its probabilities are "
             "those of a model that was not trained on it",
+            *([] if report["valid_held_out"] else ["Validation clips were trained on as well"]),
         ],
         "Left out": _left_out(data),
         "Notes": list(data.warnings),
