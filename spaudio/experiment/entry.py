@@ -21,7 +21,7 @@ from spaudio.experiment.run_folder import named_reports, read_run_settings
 from spaudio.experiment.start import start_run
 from spaudio.experiment.sweep import run_sweep
 from spaudio.io.command_line import errors_in_one_line, set_up_terminal
-from spaudio.io.escape import printable
+from spaudio.io.escape import printable, printable_error
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
 from spaudio.report.convergence import NoBaselineError
@@ -72,7 +72,7 @@ def main(
 def _say(error: object) -> None:
     """Prints an error."""
     who = "" if is_first_process() else f"process {os.environ['RANK']}: "
-    say(f"{who}error: {printable(error)}", "red")
+    say(f"{who}error: {printable_error(error)}", "red")
 
 
 def _compare(runs: Sequence[Path]) -> None:

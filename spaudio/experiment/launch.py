@@ -26,6 +26,7 @@ from spaudio.experiment.cluster import run_on_cluster
 from spaudio.experiment.compose import quoted
 from spaudio.experiment.run_folder import OUTPUT, named_reports, read_run_settings
 from spaudio.experiment.settings import Settings
+from spaudio.io.escape import printable_error
 from spaudio.io.lock import claimed
 from spaudio.io.messages import say
 from spaudio.io.parent import REPEAT, with_parent
@@ -96,7 +97,7 @@ class Launcher:
         try:
             self.start(read_run_settings(run), script, run)
         except (SpaudioError, OSError) as error:
-            say(f"error: {error}", "red")
+            say(f"error: {printable_error(error)}", "red")
         except Exception:  # whatever it is, the other runs may work
             with (run / OUTPUT).open("a", encoding="utf-8") as output:
                 traceback.print_exc(file=output)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spaudio.errors import SpaudioError, how_to_install
-from spaudio.io.escape import printable, printable_lines
+from spaudio.io.escape import printable_error, printable_lines
 
 _PACKAGE = Path(__file__).parents[1]
 _format = warnings.formatwarning
@@ -61,13 +61,13 @@ def errors_in_one_line(
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             sys.exit(141)
         if tell is None:
-            sys.exit(f"error: {printable(error)}")
+            sys.exit(f"error: {printable_error(error)}")
         tell(error)
         raise SystemExit(1) from error
     except ModuleNotFoundError as error:
         if extra is None:
             raise
-        sys.exit(f"error: {printable(error)}; {how_to_install(extra)}")
+        sys.exit(f"error: {printable_error(error)}; {how_to_install(extra)}")
     except KeyboardInterrupt:
         sys.stderr.write(interrupted)
         raise SystemExit(130) from None

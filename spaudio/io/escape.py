@@ -21,9 +21,18 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else _code(c) for c in str(text))
 
 
-def printable_lines(text: object) -> str:
-    """Does the same as :func:`printable` for text of several lines, whose line ends it keeps."""
-    return "\n".join(map(printable, str(text).split("\n")))
+def printable_lines(text: object, end: str = "\n") -> str:
+    """Does the same as :func:`printable` for text of several lines, which ``end`` separates."""
+    return end.join(map(printable, str(text).split(end)))
+
+
+def printable_error(error: object) -> str:
+    """Returns the message of an error for the terminal.
+
+    Its line ends are kept only before indented lines, such as those of a list of files, so that no
+    name can look like a message of its own.
+    """
+    return printable_lines(error, "\n  ")
 
 
 def writable(text: object) -> str:

@@ -2,13 +2,14 @@
 
 import pytest
 
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, DataError
 from spaudio.io.command_line import errors_in_one_line
 
 
 def test_an_error_of_the_user_is_one_line() -> None:
     for error, said in (
         (ConfigError("a\n\x1b[31m"), r"error: a\n\x1b[31m"),
+        (DataError("bad:\n  a.wav: \x1b[31m\n  b.wav"), "error: bad:\n  a.wav: \\x1b[31m\n  b.wav"),
         (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
     ):
         with pytest.raises(SystemExit) as ended, errors_in_one_line():
