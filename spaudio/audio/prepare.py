@@ -276,7 +276,7 @@ def _report_bad(
     Args:
         target: Folder of the preparation.
         clips: Paths of bad clips, each with the reason.
-        recordings: The same of recordings that clips are cut from.
+        recordings: Recordings that clips are cut from and that cannot be used, with the reasons.
         checked: Number of clips that were checked.
         skip_bad: Whether they are left out.
 
@@ -369,7 +369,7 @@ def _finish(prepared: Prepared, content: bytes, name: str, options: Mapping[str,
 
     Args:
         prepared: The preparation.
-        content: Of its manifest.
+        content: Content of its manifest.
         name: Name of the dataset.
         options: Options of the preparation.
 

@@ -20,7 +20,7 @@ def write_wav(
         path: The file.
         waveform: (samples,).
         sample_rate: In Hz.
-        subtype: Of the samples: ``"FLOAT"``, which keeps them as they are, or ``"PCM_16"``.
+        subtype: Type of the samples: ``"FLOAT"``, which keeps them as they are, or ``"PCM_16"``.
 
     Raises:
         OSError: If it cannot be written, for example because the disk is full.

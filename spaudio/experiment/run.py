@@ -156,7 +156,7 @@ def _check_resumed(
         stage: The last stage that has a checkpoint.
         settings: The run's settings.
         task: Its task.
-        accelerator: Of this process.
+        accelerator: The accelerator of this process.
 
     Raises:
         CheckpointError: If the data, or a setting that changes results, were changed.

@@ -190,7 +190,7 @@ def check_names(
 
     Args:
         file: The study, or a place in it.
-        what: What the names are of, such as ``dataset``.
+        what: What has these names, such as ``dataset``.
         chosen: The names; None for none.
         known: The names that exist.
 

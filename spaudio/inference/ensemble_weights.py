@@ -27,8 +27,8 @@ def combine(probabilities: Tensor, weights: Sequence[float], *, multi_label: boo
 
     Args:
         probabilities: (models, clips, classes).
-        weights: Of the models' logits; equal ones of sum 1 give, with one label per clip, the
-            normalised geometric mean of the probabilities.
+        weights: Weights of the models' logits. With one label per clip, equal weights whose sum is
+            1 give the normalised geometric mean of the probabilities.
         multi_label: Each class has a probability of its own.
 
     Returns:

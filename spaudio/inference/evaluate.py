@@ -29,7 +29,7 @@ class Evaluation:
 
     Args:
         rows: One per model, and one for all of them together if there are several.
-        probabilities: Those of the clips of all folds, of all models together.
+        probabilities: What all models together give to the clips of all folds.
         multi_label: Whether a clip may have several classes.
         notes: Where the weights of the models come from.
     """
@@ -179,7 +179,7 @@ def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool
     """Scores runs on the probabilities that they have recorded.
 
     Args:
-        names: Of the runs.
+        names: Names of the runs.
         runs: Their probabilities.
         multi_label: Whether a clip may have several classes.
 
@@ -214,10 +214,10 @@ def score_models(
     """Scores each model, and all of them together if there are several.
 
     Args:
-        names: Of the models.
+        names: Names of the models.
         tests: Their probabilities, for each fold.
         weights: For each fold, one per model.
-        notes: For each fold, where they come from.
+        notes: For each fold, where the weights come from.
         multi_label: Whether a clip may have several classes.
 
     Raises:

@@ -40,7 +40,7 @@ class EmbeddedSound:
         path: File name in the prediction.
         samples: Length of the sound, at the model's sample rate.
         windows: (windows, width), on the CPU.
-        weights: (windows,), of the windows in the mean over the sound; their sum is 1.
+        weights: (windows,), of each window in the mean over the sound; their sum is 1.
     """
 
     path: Path

@@ -95,7 +95,7 @@ def measure_filter_use(
         dataset: The test split.
         clips: Indices of the clips; memory does not depend on their number.
         multi_label: A clip may have several classes.
-        temperature: Of the model's probabilities.
+        temperature: Temperature of the model's probabilities.
     """
     filters = filters_of(model)
     learned = {name: filter for name, filter in filters.items() if filter.num_parameters}

@@ -63,7 +63,7 @@ def occlude_frames(
             classes).
         number: Index of the class.
         multi_label: As for :func:`log_odds`.
-        length: Of the clip, in seconds; the last frame may begin where it ends.
+        length: Length of the clip, in seconds; the last frame may begin where it ends.
     """
     frames = front_end.amplify(frames)
     config, heard = front_end.config, front_end.heard(frames)

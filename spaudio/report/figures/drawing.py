@@ -62,8 +62,8 @@ def mel_bands(top: float, width: float) -> int:
 
     Args:
         top: Highest frequency, in Hz.
-        width: Of the bins of the spectrogram's transform, in Hz. No band is narrower, as it could
-            be empty.
+        width: Width of the bins of the spectrogram's transform, in Hz. No band is narrower, as it
+            could be empty.
     """
     return max(1, min(MEL_BANDS, int(hz_to_mel(top) / hz_to_mel(width)) - 1))
 

@@ -34,7 +34,7 @@ def find_decided(
         test: The test split.
         clips: The model's predictions for it, in its order.
         multi_label: A clip may have several classes.
-        temperature: Of the model's probabilities.
+        temperature: Temperature of the model's probabilities.
 
     Returns:
         Results for the predicted classes, by path. Empty if the input has no bands, or clips are

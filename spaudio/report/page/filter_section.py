@@ -84,7 +84,7 @@ def make_filter_section(
         multi_label: A clip may have several classes.
         token_seconds: Seconds per token.
         description: Lines of text about the filters.
-        temperature: Of the trained model's probabilities.
+        temperature: Temperature of the trained model's probabilities.
 
     Returns:
         None if the model has no filter with kernels.
