@@ -16,7 +16,7 @@ def plot_front_end(before: WaveformFrontEnd, after: WaveformFrontEnd, path: Path
 
     Each image is sorted by centre frequency (that of the largest response). Responses are relative
     to the peak of each filter. The right panel follows Sainath et al. 2015: the dashed line is a
-    bank spaced on the mel scale.
+    bank of the same band, spaced on the mel scale.
 
     Args:
         before: The front-end before training.
@@ -38,7 +38,7 @@ def plot_front_end(before: WaveformFrontEnd, after: WaveformFrontEnd, path: Path
         axes.set_title(f"{stage} training{init}: dB below the peak")
         axes.set(xlabel=by_rank, ylabel="Hz")
         curves.plot(ranks, as_lists(hertz), style, label=stage)
-    mel = mel_edges(bank.num_filters, 0, config.sample_rate / 2)[1:-1]
+    mel = mel_edges(bank.num_filters, config.f_min, config.top)[1:-1]
     curves.plot(ranks, mel.tolist(), "k--", linewidth=1, label="mel scale")
     curves.set(xlabel=by_rank, ylabel="centre frequency (Hz)")
     curves.legend()
