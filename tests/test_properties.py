@@ -23,6 +23,7 @@ from spaudio.experiment.settings import AudioSettings
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from tests.fixtures.tiny_run import compose
+from tests.fuzz.__main__ import RUNS
 from tests.fuzz.targets import TARGETS, seeds
 
 # Seeded, so that the suite says the same each time; `make fuzz` is the one that searches.
@@ -154,6 +155,10 @@ def test_filters_of_any_settings_work_or_are_refused(
         assert logits.isfinite().all()
         return
     assert said.startswith("filter: ")
+
+
+def test_every_target_is_fuzzed() -> None:
+    assert set(RUNS) == set(TARGETS)
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

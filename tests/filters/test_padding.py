@@ -20,15 +20,9 @@ from tests.filters.hf_models import SMALL, TEXT, build, text_model
 SHORT, LONG = 7, 12
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "attention"),
-    [
-        (name, side, attention)
-        for index, name in enumerate(TEXT)
-        for side, attention in ([("right", "eager"), ("left", "sdpa")] if index % 2 else
-                                [("right", "sdpa"), ("left", "eager")])
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", TEXT)
 @torch.no_grad()
 def test_text_alone_equals_padded(name: str, side: str, attention: str) -> None:
     model, layers = text_model(name, attention)

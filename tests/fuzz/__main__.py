@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 RUNS = {"audio": 20_000, "manifest": 20_000, "archive": 20_000, "settings": 2_000,
-        "run": 2_000, "names": 20_000}  # fmt: skip
+        "run": 2_000, "cache": 20_000, "names": 20_000}  # fmt: skip
 #: Memory leaks, and inputs that need over ten seconds or a gigabyte, are findings too.
 LIMITS = ("-timeout=10", "-rss_limit_mb=1500", "-max_len=20000", "-print_final_stats=1", "-seed=1")
 
