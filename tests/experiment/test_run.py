@@ -4,15 +4,18 @@ import csv
 import lzma
 import math
 import shutil
+import statistics
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 import yaml
 from accelerate import Accelerator
 
+from spaudio.audio.manifest import SPLITS
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.inputs import Inputs
@@ -24,8 +27,6 @@ from spaudio.model.classifier import Classifier
 from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
 from spaudio.report.records import OF_BASE, OF_SETTING
-from spaudio.training.alignment import Alignment, embed_clips
-from spaudio.training.temperature import fit_temperature
 from tests import ROOT
 from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.run_files import AUDIO_FILES, TEXT_FILES
@@ -68,6 +69,10 @@ def test_one_label(
 ) -> None:
     sounds = make_class_folders(tmp_path / "sounds")
     spoil(next(sounds.rglob("*.wav")))
+    # Slower clips: some for training, and the slowest and longest ones for test.
+    for name, rate in (("g0_1.flac", 6000), ("g2_3.aiff", 4000)):
+        for file in sounds.rglob(name):
+            soundfile.write(file, soundfile.read(file)[0], rate)
     done = run_recipe(
         "folder", "preset=debug", "filter=bank", "tokens.stem=none", "tokens.stack=3",
         "tokens.normalise=clip_level", "run_id=one", f"source={sounds}", "skip_bad=true",
@@ -88,15 +93,17 @@ def test_one_label(
     assert "1 clips were left out as unusable" in done.err
     assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
-    # The temperature is that of validation clips, the alignment that of training clips.
     task, model = open_task(read_run_settings(run), ROOT / "data_prep"), load_best(run)
     valid = task.objective.measure(model, task.valid, Accelerator(cpu=True))
     assert report["valid"] == pytest.approx(valid.metrics)
-    inputs, train = Inputs.load(run), task.data.train
-    temperature = fit_temperature(valid.probabilities, valid.labels)
-    assert inputs.temperature == pytest.approx(temperature, rel=1e-3)
-    fitted = Alignment.fit(*embed_clips(model, train, range(len(train.clips))))
-    torch.testing.assert_close(inputs.alignment.mean, fitted.mean)
+    inputs, data = Inputs.load(run), task.data
+    files = {split: [soundfile.info(data.root / clip.path) for clip in data.clips
+                     if clip.split == split] for split in SPLITS}  # fmt: skip
+    assert inputs.lowest_rate == min(file.samplerate for file in files["train"]) == 6000
+    typical = statistics.median(file.duration for file in files["train"])
+    assert inputs.typical_seconds == pytest.approx(typical)
+    assert inputs.longest_seconds == pytest.approx(max(file.duration for file in files["test"]))
+    assert not inputs.silent_ok
 
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["filter"]["name"] == "bank"
@@ -167,6 +174,12 @@ def test_the_style_of_samples_is_not_mixed(tmp_path: Path) -> None:
         settings = compose("folder", "preset=debug", f"tokens={tokens}", *given)
         task = open_task(settings, ROOT / "data_prep")
         assert task.objective.mixing.mixstyle == share
+
+
+def test_a_class_of_silence_lets_silence_be_predicted(tmp_path: Path) -> None:
+    tiny = (*TINY["speech_commands"](tmp_path), f"data={tmp_path}")
+    settings = compose("speech_commands", "task=v2-12", *tiny)
+    assert open_task(settings, ROOT / "data_prep")._inputs().silent_ok
 
 
 def test_several_labels(tmp_path: Path, run_recipe: RunRecipe) -> None:

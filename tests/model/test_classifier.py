@@ -42,15 +42,6 @@ def test_counts_filter_parameters() -> None:
     assert count_parameters(bank) == count_parameters(plain) + own
 
 
-def test_the_filter_does_not_change_how_all_else_begins() -> None:
-    states = []
-    for name in ("none", "bank"):
-        torch.manual_seed(0)
-        states.append(Classifier(10, 3, SHAPE, {"name": name}).state_dict())
-    for key, value in states[0].items():
-        assert torch.equal(value, states[1][key]), key
-
-
 def test_unknown_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="did you mean 'bank'"):
         Classifier(10, 3, SHAPE, {"name": "bonk"})
