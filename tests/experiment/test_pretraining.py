@@ -237,11 +237,11 @@ def test_settings_and_training_clips_reach_every_part(
     """Nothing is fitted to clips that the model is not trained on."""
     task = open_task(
         compose("folder", *SETTINGS, f"source={sounds}", f"data={tmp_path}", "augment.mixup=0.3",
-                "augment.cutmix=0.2", "augment.mixstyle=0.1", "augment.mixup_power=true",
+                "augment.cutmix=0.2", "augment.mixstyle=0.1", f"augment.mixup_power={not both}",
                 "augment.mel_masks=1", "augment.mel_mask=2", "tokens=spectrogram",
                 "trainer.label_smoothing=0.15", f"validation.train={both}",
-                "pretrain.mask_length=120", "seed=5", "tokens.spectrogram.log_offset=1e-5",
-                "model.pooling=attention",
+                "pretrain.mask_length=120", "pretrain.mask_ratio=0.4", "seed=5",
+                "tokens.spectrogram.log_offset=1e-5", "model.pooling=attention",
                 "tokens.stem_channels=[2,3,4]", "valid_fraction=0", "validation.fraction=0.3"),
         ROOT / "data_prep",
     )  # fmt: skip
@@ -258,11 +258,13 @@ def test_settings_and_training_clips_reach_every_part(
     np.testing.assert_allclose(data.front_end.normaliser.mean, fitted.mean, rtol=1e-5)
     mixing = task.objective.mixing
     assert (mixing.mixup, mixing.cutmix, mixing.mixstyle) == (0.3, 0.2, 0.1)
-    torch.testing.assert_close(mixing.nats, torch.from_numpy(data.front_end.normaliser.std))
+    nats = None if both else torch.from_numpy(data.front_end.normaliser.std)
+    torch.testing.assert_close(mixing.nats, nats)
     assert task.objective.label_smoothing == 0.15
     train, held_out = (loader.dataset for loader in (pretraining._train, pretraining._valid))
     assert {clip.path for clip in train.clips} == used - {clip.path for clip in held_out.clips}
     assert pretraining._objective.mask_length == 3  # tokens of 40 ms
+    assert pretraining._objective.mask_ratio == 0.4
     assert data.train.augment.config.mel_masks == 1
     assert train.augment.config.mel_masks == 0
     assert data.train.augment._offset == train.augment._offset == np.float32(1e-5)

@@ -72,6 +72,18 @@ def test_two_processes_write_one_run_which_is_that_of_one(
     assert [line.split(",")[0] for line in lines[0]] == [line.split(",")[0] for line in lines[1]]
 
 
+@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
+def test_the_precision_is_that_of_the_settings_or_of_the_hardware(
+    avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    native = "bf16" if avx512 or amx else "no"
+    for given, chosen in (("auto", native), ("bf16", "bf16"), ("no", "no")):
+        trainer = TrainerConfig(device="cpu", precision=given)
+        assert make_accelerator(trainer).mixed_precision == chosen
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"), [(["-m", "seed=0,1"], "sweep"), (["folds=all"], "folds=all")]
 )

@@ -206,10 +206,11 @@ def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path
     for file in [*(tmp_path / "sounds").glob("*/*.wav")]:
         for copy in range(4):
             shutil.copy(file, file.with_stem(f"{file.stem}-{copy}"))
-    settings = compose(
-        "folder", f"source={tmp_path / 'sounds'}", f"data={tmp_path / 'data'}", "test_fraction=0",
-        "valid_fraction=0", "validation.fraction=0.3",
+    given = (
+        f"source={tmp_path / 'sounds'}", f"data={tmp_path / 'data'}", "test_fraction=0",
+        "valid_fraction=0", "validation.fraction=0.3", r"group_regex='(g\d+)_'",
     )  # fmt: skip
+    settings = compose("folder", *given)
     prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
                        folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
     assert prepared.duplicates
@@ -217,6 +218,9 @@ def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path
     assert set(splits.values()) == {"train", "valid"}
     for group in prepared.duplicates:
         assert len({splits[path] for path in group}) == 1
+    clips = _split(compose("folder", *given, "validation.by=group"), prepared)
+    assert {clip.split for clip in clips} == {"train", "valid"}
+    assert len({(clip.group, clip.split) for clip in clips}) == len({c.group for c in clips}) == 3
 
 
 def test_a_duplicate_takes_no_group_apart() -> None:

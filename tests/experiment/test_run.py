@@ -201,6 +201,8 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     run = tmp_path / "runs" / "text8" / "first"
     for name in (*TEXT_FILES, "filters.png", "trajectory.png"):
         assert (run / name).stat().st_size > 0, name
+    task = open_task(read_run_settings(run), ROOT / "data_prep")
+    assert len(task.valid.dataset) == 8  # eval.windows
     report = read(run / "report.json")
     assert report["filter"]["name"] == "bank"
     assert report["corpus"]["stand_in"]

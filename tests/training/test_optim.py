@@ -25,9 +25,10 @@ def test_decay_is_for_matrices_outside_filters() -> None:
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
     assert {n for n in names.values() if ".kernels" in n or ".gains" in n} <= set(plain)
     assert all(not n.startswith("encoder.filters.") for n in decayed)
-    groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    config = OptimConfig(weight_decay=0.3, beta1=0.8, beta2=0.95)
+    groups = make_optimizer(model, config).param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
-    assert {group["betas"] for group in groups} == {(0.9, 0.98)}
+    assert {group["betas"] for group in groups} == {(0.8, 0.95)}
     # Filters inserted into a pretrained encoder are named differently.
     inserted = nn.ModuleDict({"layer": nn.ModuleDict({"token_filter": model.encoder.filters[0]})})
     assert not make_optimizer(inserted, OptimConfig()).param_groups[0]["params"]
