@@ -23,6 +23,7 @@ from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.folds import _refuse_other_samples, run_folds
 from spaudio.experiment.inputs import Inputs
+from spaudio.experiment.launch import Launcher
 from spaudio.experiment.load import load_best
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings
@@ -108,7 +109,8 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
         return loop(model, train, valid, run, **options)
 
     monkeypatch.setattr(spaudio.experiment.tasks.task, "TrainingLoop", interrupted)
-    stopped = run_recipe("fsdd", *fsdd, "run_id=x")
+    command = [*fsdd, "run_id=x", "page=false"]
+    stopped = run_recipe("fsdd", *command)
     assert stopped.code == 130
     assert "resume=runs/fsdd/x" in stopped.err
     folder = tmp_path / "runs" / "fsdd" / "x"
@@ -121,6 +123,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     done = run_recipe("fsdd", "resume=runs/fsdd/x", "jobs=1")
     assert done.code == 0, done.err
     assert "over 3 folds" in done.err
+    assert not [*folder.rglob("report.html")]
     after = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.is_file()}
     assert after == before
     finished = (folder / "fold-jackson" / "log.jsonl").read_text()
@@ -130,9 +133,9 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_left(
     assert calls == [set(SPEAKERS) - {speaker} for speaker in left_out]
 
     # The same command once more finds all done; with other settings it is refused.
-    assert run_recipe("fsdd", *fsdd, "run_id=x").code == 0
+    assert run_recipe("fsdd", *command).code == 0
     assert len(calls) == 4
-    assert "seed=0, not 1" in run_recipe("fsdd", *fsdd, "run_id=x", "seed=1").err
+    assert "seed=0, not 1" in run_recipe("fsdd", *command, "seed=1").err
 
     # A run that was moved finds its folds. None is joined with folds of other data.
     (tmp_path / "moved").mkdir()
@@ -207,6 +210,19 @@ def test_jobs_of_one_run_are_said_to_have_no_effect(
     monkeypatch.setattr(spaudio.experiment.start, "train_and_report", lambda *given: Path())
     start_run(settings("jobs=2"), SCRIPT)
     assert "jobs=2 has no effect on one run" in capsys.readouterr().err
+
+
+def test_folds_are_run_jobs_at_a_time(
+    fsdd: list[str], run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How runs share a machine is tested with those of a sweep."""
+    started: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        Launcher, "_beside", lambda self, runs: started.append((self.jobs, len(runs)))
+    )
+    assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, "run_id=x", "jobs=2").err
+    assert "3 of 3 runs" in run_recipe("fsdd", "resume=runs/fsdd/x", "jobs=3").err
+    assert started == [(2, 3), (3, 3)]
 
 
 def test_one_run_is_not_submitted_and_folds_are(

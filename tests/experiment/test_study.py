@@ -10,6 +10,7 @@ import pytest
 import spaudio.experiment.study
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
+from spaudio.experiment.launch import Launcher
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.study_plan import plan_study
 from spaudio.training.log import read_log
@@ -164,6 +165,12 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(spaudio.experiment.study, "check_some_data", lambda *given: None)
     monkeypatch.setattr(spaudio.experiment.study, "execute_run", stand_in)
+    jobs: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Launcher, "_beside", lambda self, runs: jobs.append(self.jobs))
+        with pytest.raises(SystemExit, match="10 of 10 runs failed"):
+            main([*command, "--jobs", "2"])
+    assert jobs == [2]
     with pytest.raises(SystemExit, match=r"1 of 10 runs failed: .*words-haar-s1"):
         main(command)
     # The first fold and seed of all datasets and settings comes first.
