@@ -264,11 +264,18 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     refused(["compare", "no-run", "--output", str(there), "--force"], "no such run; check")
     # What a command reads is never replaced, under whatever name.
-    (tmp_path / "hard").hardlink_to(clip)
-    for output in (clip, tmp_path / "hard"):
+    (tmp_path / "hard.png").hardlink_to(clip)
+    for output in (clip, tmp_path / "hard.png"):
         for given in ([str(clip)], [str(clip.parent), str(clip)]):
             predict = ["predict", "no-run", *given, "--force", "--output", str(output)]
             refused(predict, "would replace what the command reads")
+    for given in (["evaluate", "no-run", "--data"], ["detect", "no-run"], ["explain", "no-run"],
+                  ["export", "no-run", "--format", "onnx", "--clips"]):  # fmt: skip
+        command = [*given, str(clip), "--output"]
+        refused([*command, str(tmp_path / "b-curves.png")], "b-curves.png exists; name another")
+        refused([*command, str(tmp_path / "hard.png"), "--force"], "would replace what the command")
+    (tmp_path / "model.onnx").touch()
+    refused(["export", str(tmp_path), "--format", "onnx"], "model.onnx exists; name another")
     refused(["compare", str(there), "--csv", str(there), "--force"], "would replace")
     new = str(tmp_path / "new.md")
     refused(["compare", "no-run", "--csv", new, "--output", new], "name two files")
@@ -288,14 +295,10 @@ def test_what_the_terminal_shows_is_printable(tmp_path: Path, command: Command) 
 def test_options_of_commands_are_checked_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = tmp_path / "there.png"
-    there.touch()
     run = str(tmp_path / "no-run")
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip() == version("spaudio")
-    for given in (["explain", run, "a.wav"], ["export", run, "--format", "onnx"]):
-        refused([*given, "--output", str(there)], "--output", "exists")
     study = str(RECIPES / "study" / "study.yaml")
     refused(["study", study, "--only", "none", "bank"], "'bank': expected", "--only a,b")
     refused(["study", study, "--seeds=a"], "--seeds=a", "whole numbers")

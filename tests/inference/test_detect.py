@@ -168,7 +168,9 @@ def test_every_format_and_what_cannot_be_written(
     rows = list(csv.DictReader(out.splitlines()))
     assert {Path(row["file"]).name for row in rows} == {"a.wav", "b.wav"}
     assert "a.wav: " in err
-    assert " events in 2.0 s" in err
+    assert " events in 2.0 s (window 0.5 s)\n" in err
+    main([*command, "--window", "0.3"])
+    assert " events in 2.0 s (window 0.3 s)\n" in capsys.readouterr().err
     for form, end in (("audacity", "audacity.txt"), ("raven", "raven.txt")):
         with pytest.raises(SystemExit, match="there is no folder"):
             main([*command, "--format", form, "--output", str(tmp_path / "new" / form)])

@@ -1,5 +1,6 @@
 """What decided the answer to a real clip: the model is asked again without it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,8 +100,11 @@ def test_the_command_prints_and_draws(
     assert " Hz the log-odds fall by " in out
     assert Path("2_lucas_2.four.explained.png").is_file()
     capsys.readouterr()
-    main(["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"])
-    assert capsys.readouterr().out.startswith("four ")
+    command = ["explain", str(own_run), str(CLIP), "--label", "four", "--output", "x.svg"]
+    main([*command, "--window", "0.2"])
+    found = re.match(r"four \S+, from (\S+) to (\S+) s\n", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[2]) - float(found[1]) == pytest.approx(0.2, abs=0.011)
     assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
     with pytest.raises(SystemExit, match=r"end in \.png or \.svg"):
         main(["explain", str(own_run), str(CLIP), "--output", "x.txt"])

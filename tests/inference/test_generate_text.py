@@ -65,6 +65,7 @@ def test_the_command_continues_the_prompt(run: Path, capsys: pytest.CaptureFixtu
     assert cli([*base, "--seed", "4", "--top-k", "5"], capsys) != drawn
     greedy = cli([*base, "--temperature", "0"], capsys)
     assert greedy == cli([*base, "--temperature", "0", "--seed", "9"], capsys)
+    assert greedy == cli([*base, "--top-k", "1", "--seed", "9"], capsys)
     prompt = torch.from_numpy(encode(b"the cat").astype("int64")).unsqueeze(0)
     model = load_language_model(run)
     uncached = generate(model, prompt, 40, temperature=0, context=16, cached=False)

@@ -143,6 +143,8 @@ def test_the_command(
     assert all(line.endswith("  unsure") for line in out.splitlines())
     assert "incrementally, with the causal model" in err
     assert "or give a high --unsure" in err
+    with pytest.raises(SystemExit, match=r"window=0\.1 s, hop=0\.2 s; expected"):
+        main(["listen", str(run), "--file", str(CLIP), "--hop", "0.2", "--window", "0.1"])
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SystemExit, match=r"needs sounddevice .*\[microphone\].*--file"):
         main(["listen", str(run)])

@@ -289,9 +289,10 @@ def test_the_command_writes_every_format(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", noise(0.3), RATE)
     command = ["predict", str(run), str(tmp_path / "a.wav"), "--top", "2"]
-    main([*command, "--window", "0.1"])
+    main([*command, "--window", "0.1", "--unsure", "1"])
     out = capsys.readouterr().out
     assert "longer than 0.1 s are cut into windows" in out
+    assert " unsure " in out
     main([*command, "--format", "json", "--output", str(tmp_path / "a.json")])
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["window_seconds"] == 0.5

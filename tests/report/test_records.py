@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from spaudio.cli import main
 from spaudio.errors import ConfigError, DataError
 from spaudio.experiment.compare import compare_runs
-from spaudio.report.comparison import group_runs
-from spaudio.report.convergence import convergence_rows, measure_convergence, read_step_costs
 from spaudio.report.records import read_records, write_records
-from spaudio.report.tables import markdown_table
 from tests import RECIPES
 
 TEXT8 = RECIPES / "text8"
@@ -121,14 +119,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_study_prints_the_tables_of_its_results(
-    baseline: str, only: list[str], settings: int
+    baseline: str, only: list[str], settings: int, tmp_path: Path, blank_figures: None
 ) -> None:
-    costs = read_step_costs(TEXT8 / "step_costs.json") if settings > 2 else None
-    groups = group_runs(read_records([TEXT8 / "study.csv"], only))
-    table = markdown_table(convergence_rows(measure_convergence(groups, costs, baseline)))
-    results = (TEXT8 / "RESULTS.md").read_text().splitlines()
-    assert len(groups) == settings
-    assert set(table.splitlines()) <= set(results)
+    costs = ["--step-costs", str(TEXT8 / "step_costs.json")] if settings > 2 else []
+    command = ["compare", str(TEXT8 / "study.csv"), "--only", ",".join(only), *costs]
+    main([*command, "--baseline", baseline, "--output", str(tmp_path / "table.md")])
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + settings
+    assert set(table) <= set((TEXT8 / "RESULTS.md").read_text().splitlines())
 
 
 def test_a_baseline_is_for_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,3 +137,8 @@ def test_a_baseline_is_for_losses(tmp_path: Path, capsys: pytest.CaptureFixture[
     make_run(tmp_path / "audio")
     with pytest.raises(ConfigError, match="--baseline and --step-costs need --convergence"):
         compare_runs([tmp_path / "audio"], baseline="bank")
+    audio = ["compare", str(tmp_path / "audio")]
+    with pytest.raises(SystemExit, match="no baseline: add runs that differ only in filter=none"):
+        main([*audio, "--convergence"])
+    with pytest.raises(SystemExit, match="no run has a setting 'speaker' to average over"):
+        main([*audio, "--over", "speaker"])
