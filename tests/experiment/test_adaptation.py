@@ -112,10 +112,7 @@ def test_a_run_and_its_predictions(
         [(label, probability)] = one.top(1)
         assert label == row["predicted"]
         assert probability == pytest.approx(float(row["probability"]), abs=1e-3)
-    if encoder != "whisper":
-        with pytest.raises(ConfigError, match="cannot be exported"):
-            export_run(run, "pt2")
-    elif "adapt=filters" in settings:  # an export is compared with the run
+    if encoder == "whisper" and "adapt=filters" in settings:  # an export is compared with the run
         assert export_run(run, "onnx").path == run / "model.onnx"
 
     # A saved model names no folder of this machine, and loads where the encoder is.
@@ -130,6 +127,15 @@ def test_a_run_and_its_predictions(
     np.testing.assert_array_equal(same.probabilities, found[0].probabilities)
     main(["predict", str(saved), str(clip), "--base", str(base), "--top", "1"])
     assert found[0].label in capsys.readouterr().out
+    new = tmp_path / "new" / found[0].label
+    new.mkdir(parents=True)
+    shutil.copy(clip, new)
+    main(["evaluate", str(saved), "--data", str(new.parent), "--base", str(base)])
+    assert "1.000" in capsys.readouterr().out
+    if encoder != "whisper":
+        export = ["export", str(saved), "--format", "pt2", "--output", str(tmp_path / "m.pt2")]
+        with pytest.raises(SystemExit, match="cannot be exported"):
+            main([*export, "--base", str(base)])
 
     # An interrupted run ends with the same weights.
     model = load_best(run)
@@ -424,6 +430,28 @@ def test_folds_follow_an_encoder_that_has_moved(tmp_path: Path) -> None:
     shutil.copytree(moved, base)  # one that is still there is another one
     folds._follow_encoder(run, compose("folder", *given, f"model.source={base}"))
     assert open_run_folder(now, run) == run
+
+
+def test_settings_say_what_is_trained_and_what_the_head_reads(tmp_path: Path) -> None:
+    base = load_encoder(str(save_encoder("whisper", tmp_path / "base")))  # three states of 16
+    given = ("source=x", "model=pretrained", f"model.source={tmp_path / 'base'}")
+    some = ("model.adapt_layers=[1]", "model.lora_rank=3")
+    for way in (["filters", "filter=bank"], ["lora"], ["bitfit"], ["full"]):
+        settings = compose("folder", *given, *some, f"adapt={way[0]}", *way[1:])
+        model = build_adapted(settings, 3, base)
+        trained = {name: one for name, one in model.base.named_parameters() if one.requires_grad}
+        assert trained
+        assert all(".layers.1." in f".{name}" for name in trained)
+        ranks = {len(one) for name, one in trained.items() if ".lora_A." in name}
+        assert ranks == ({3} if way == ["lora"] else set())
+    for states, count in (("upper", 2), ("all", 3)):
+        read = (f"model.states={states}", "model.combine=")
+        concat, summed = (
+            build_adapted(compose("folder", *given, read[0], read[1] + how), 3, base).head
+            for how in ("concat", "sum")
+        )
+        assert (concat.mix, concat.linear.in_features) == (None, 2 * 16 * count)
+        assert (len(summed.mix), summed.linear.in_features) == (count, 2 * 16)
 
 
 @pytest.mark.parametrize("adapt", ["probe", "lora", "bitfit"])
