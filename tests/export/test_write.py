@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
+from spaudio.experiment.inputs import Inputs
 from spaudio.export import write
 from spaudio.export.check import measure_difference, pad, synthetic_clips
 from spaudio.export.exported import FACTS, load_exported
@@ -47,7 +49,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_untrained_run(tmp_path_factory.mktemp("runs"), "tokens=words", "filter=depthwise")
+    """A run whose clips have several labels."""
+    run = make_untrained_run(tmp_path_factory.mktemp("runs"), "tokens=words", "filter=depthwise")
+    replace(Inputs.load(run), multi_label=True, temperature=2.0).save(run)
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.inputs import Inputs
 from spaudio.inference.ensemble_weights import combine, fit_weights
 from spaudio.report.probabilities import ClipProbabilities, write_probabilities
+from spaudio.training.alignment import Alignment
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
 
 RATE = 8000
@@ -53,6 +54,31 @@ def test_logits_are_averaged(runs: tuple[Path, Path], sound: Path) -> None:
     wave, rate = soundfile.read(sound, dtype="float32")
     [again] = both.predict([wave], rate)
     np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-3)
+
+
+def test_each_model_aligns_the_sounds(
+    runs: tuple[Path, Path], sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(sounds := tmp_path / "b.wav", soundfile.read(sound)[0][::-1] ** 3, RATE)
+    files, models = [sound, sounds], []
+    for number, run in enumerate(runs):
+        shutil.copytree(run, folder := tmp_path / f"run-{number}")
+        embedded = torch.from_numpy(spaudio.load(run).embed(files))
+        alignment = Alignment(embedded.mean(dim=0) + 3, embedded.std(dim=0) * 2)
+        replace(Inputs.load(run), alignment=alignment).save(folder)
+        models.append(spaudio.load(folder))
+    both = spaudio.Ensemble(models)
+    each = zip(*(model.predict(files, align=True) for model in models), strict=True)
+    expected = [geometric_mean(*(one.probabilities for one in pair)) for pair in each]
+    found = [one.probabilities for one in both.predict(files, align=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    plain = [one.probabilities for one in both.predict(files)]
+    assert np.abs(np.subtract(plain, found)).max() > 0.01
+    command = ["predict", str(tmp_path / "run-0"), *map(str, files), "--align", "all"]
+    main([*command, "--with", str(tmp_path / "run-1"), "--format", "json", "--top", "4"])
+    for one, row in zip(json.loads(capsys.readouterr().out)["predictions"], found, strict=True):
+        said = {each["class"]: each["probability"] for each in one["classes"]}
+        assert said == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=1e-5)
 
 
 def test_several_labels_have_probabilities_of_their_own() -> None:
@@ -170,12 +196,12 @@ def test_events_are_found_by_all_models(
     wave[RATE : 2 * RATE] = 0  # silence is no event
     recording = tmp_path / "long.wav"
     soundfile.write(recording, wave.astype(np.float32), RATE)
-    models = [spaudio.load(run, window=0.5) for run in runs]
+    models = [spaudio.load(run, window=0.3) for run in runs]
     both = spaudio.Ensemble(models)
     assert both.sample_rate == 2 * RATE
     hop, threshold = 0.25, 0.1
     found = both.detect(recording, hop=hop, threshold=threshold)
-    window = both.predict(wave[: RATE // 2].astype(np.float32), RATE)
+    window = both.predict(wave[: round(0.3 * RATE)].astype(np.float32), RATE)
     first = {e.label: e for e in found if e.start == 0}
     assert set(first) == {label for label, p in window.top(4) if p >= threshold}
     assert all(first[label].confidence >= p - 0.02 for label, p in window.top(4) if p >= threshold)
@@ -189,7 +215,7 @@ def test_events_are_found_by_all_models(
     assert [e.confidence for e in same] == pytest.approx([e.confidence for e in one], rel=1e-4)
 
     main([
-        "detect", str(runs[0]), str(recording), "--with", str(runs[1]), "--window", "0.5", "--hop",
+        "detect", str(runs[0]), str(recording), "--with", str(runs[1]), "--window", "0.3", "--hop",
         str(hop), "--threshold", str(threshold),
     ])  # fmt: skip
     told = capsys.readouterr()
