@@ -39,6 +39,15 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert read_log(tmp_path) == records
 
 
+def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(name)
+    TrainingLog(tmp_path).add({"epoch": 3, "lr": 0.5, "valid_loss": 0.25, "stage": "last"})
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "log")).Reload()
+    assert set(found.Tags()["scalars"]) == {"epoch", "lr", "valid_loss"}
+    assert [(one.step, one.value) for one in found.Scalars("valid_loss")] == [(3, 0.25)]
+
+
 @pytest.mark.parametrize("damage", [b'{"epoch": 2, "tra', b"[]", b"\xff\xfe"])
 def test_a_damaged_line_of_the_log_costs_no_other(tmp_path: Path, damage: bytes) -> None:
     file = tmp_path / "log.jsonl"
