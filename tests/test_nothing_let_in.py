@@ -97,7 +97,7 @@ def test_only_one_file_fetches() -> None:
     assert callers == {
         "spaudio/filters/base.py",
         "spaudio/filters/hub.py",
-        "spaudio/filters/insert.py",
+        "spaudio/filters/insertion/insert.py",
         "spaudio/model/pretrained/load_encoder.py",
     }
     other = [

@@ -17,7 +17,12 @@ from spaudio.filters.depthwise import DepthwiseFilter
 from spaudio.filters.fir import FIRFilter
 from spaudio.filters.functional import filterbank
 from spaudio.filters.haar import HaarFilter
-from spaudio.filters.insert import FilterHandle, find_filters, insert_filters, load_filters
+from spaudio.filters.insertion.insert import (
+    FilterHandle,
+    find_filters,
+    insert_filters,
+    load_filters,
+)
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 from spaudio.filters.streaming import FilterStream

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
 from spaudio.filters.base import FILTERS, TokenFilter
-from spaudio.filters.layout import Layout
+from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.make import make_filter
 
 try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from spaudio.filters import DepthwiseFilter, FilterBank, find_filters, insert_filters
-from spaudio.filters.padding import read_padding_mask
+from spaudio.filters.insertion.padding import read_padding_mask
 from tests.filters.cases import open_gains, spread
 
 Pair = namedtuple("Pair", ["hidden", "extra"])

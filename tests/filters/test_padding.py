@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spaudio.filters import find_filters, insert_filters
-from spaudio.filters.calls import _IN_PROGRESS
+from spaudio.filters.insertion.calls import _IN_PROGRESS
 from tests.filters.cases import open_gains
 from tests.filters.hf_models import SMALL, TEXT, build, text_model
 

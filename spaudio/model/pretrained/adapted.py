@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from spaudio.errors import CheckpointError
 from spaudio.filters import TokenFilter
-from spaudio.filters.attach import CHILD
+from spaudio.filters.insertion.attach import CHILD
 from spaudio.model.classifier import Classifier
 from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spaudio.filters.locate import around
+from spaudio.filters.insertion.locate import around
 
 
 def is_causal(model: nn.Module, modules: Iterable[nn.Module]) -> bool:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.definition import without_padding
-from spaudio.filters.subclass import make_subclass
+from spaudio.filters.insertion.calls import Call, calls_with_cache, past_tokens
+from spaudio.filters.insertion.subclass import make_subclass
 
 KEPT = "_tokens_before_filters"
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from spaudio.filters.arguments import check_flag
-from spaudio.filters.attach import (
+from spaudio.filters.base import FILTERS, TokenFilter
+from spaudio.filters.insertion.attach import (
     CHILD,
     PLACE,
     Place,
@@ -18,17 +19,16 @@ from spaudio.filters.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.base import FILTERS, TokenFilter
-from spaudio.filters.calls import Watch, watch_of
-from spaudio.filters.layer_checks import (
+from spaudio.filters.insertion.calls import Watch, watch_of
+from spaudio.filters.insertion.layer_checks import (
     check_layer,
     check_layout,
     check_model,
     check_padding_argument,
 )
-from spaudio.filters.layer_facts import is_causal, layer_dim
-from spaudio.filters.layout import Layout
-from spaudio.filters.locate import Layers, around, find_layers, no_match
+from spaudio.filters.insertion.layer_facts import is_causal, layer_dim
+from spaudio.filters.insertion.layout import Layout
+from spaudio.filters.insertion.locate import Layers, around, find_layers, no_match
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 
@@ -160,10 +160,10 @@ def insert_filters(
         channels_first: Whether layers return (batch, dim, tokens).
         padding_mask: Where to find padding. ``"auto"`` looks at the usual arguments of the layer
             and of the modules around it and reads the innermost one that determines the padding
-            (see :func:`spaudio.filters.padding.find_padding`). A name selects one argument of these
-            modules: a mask (batch, tokens), True where a token is padding (False if the name ends
-            with ``attention_mask``, or is ``padding_mask`` of a model of transformers). None
-            ignores padding.
+            (see :func:`spaudio.filters.insertion.padding.find_padding`). A name selects one
+            argument of these modules: a mask (batch, tokens), True where a token is padding (False
+            if the name ends with ``attention_mask``, or is ``padding_mask`` of a model of
+            transformers). None ignores padding.
         zero_init: Whether gains, or kernels without gains, start at zero; has no effect if
             ``filter`` is a module.
         options: Options of the filter, such as ``causal`` or ``kernel_size``. If ``dim`` is needed

@@ -16,12 +16,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.calls import Call, Watch, calls_around, past_tokens
-from spaudio.filters.generation import filter_with_cache
-from spaudio.filters.layout import Layout
-from spaudio.filters.packing import find_packed
-from spaudio.filters.padding import find_padding
-from spaudio.filters.subclass import make_subclass
+from spaudio.filters.insertion.calls import Call, Watch, calls_around, past_tokens
+from spaudio.filters.insertion.generation import filter_with_cache
+from spaudio.filters.insertion.layout import Layout
+from spaudio.filters.insertion.packing import find_packed
+from spaudio.filters.insertion.padding import find_padding
+from spaudio.filters.insertion.subclass import make_subclass
 from spaudio.filters.tracing import as_leaf, is_symbolic
 
 CHILD = "token_filter"

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.calls import Call, past_tokens
+from spaudio.filters.insertion.calls import Call, past_tokens
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.calls import Call, Watch, calls_with_cache
+from spaudio.filters.insertion.calls import Call, Watch, calls_with_cache
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # Pass, version of position_ids, batch size and boundaries (None if not packed), keyed by the

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from spaudio.filters.attach import CHILD, is_filtered
-from spaudio.filters.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
-from spaudio.filters.layout import Layout
-from spaudio.filters.locate import around
+from spaudio.filters.insertion.attach import CHILD, is_filtered
+from spaudio.filters.insertion.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
+from spaudio.filters.insertion.layout import Layout
+from spaudio.filters.insertion.locate import around
 
 CHANNELS_FIRST = (
     nn.Conv1d,
