@@ -29,6 +29,11 @@ def check_tokens(x: Tensor, padding_mask: Tensor | None, dim: int | None = None)
     """Raises ValueError if ``x`` is not (batch, tokens, dim) or the mask does not fit it."""
     if not isinstance(x, Tensor):
         raise ValueError(f"x must be a tensor (batch, tokens, dim); got {type(x).__name__}")
+    if x.is_nested:
+        raise ValueError(
+            "x is a nested tensor; pad it (x.to_padded_tensor(0)) and pass padding_mask, or insert "
+            "the filter with insert_filters"
+        )
     if x.dim() != 3 or not x.is_floating_point():
         raise ValueError(
             f"x must be floating point (batch, tokens, dim); got {x.dtype} {tuple(x.shape)}"

@@ -200,6 +200,8 @@ def test_bad_input_is_named() -> None:
             filter(tokens(), padding_mask(3, 13).to("meta"))
         with pytest.raises(ValueError, match=r"x must be a tensor.*got ndarray"):
             filter(tokens().numpy())
+        with pytest.raises(ValueError, match="x is a nested tensor; pad it"):
+            filter(torch.nested.nested_tensor([*tokens()], layout=torch.jagged))
     for case in ("adaptive", "depthwise-odd", "haar", "fir-odd-per-dim"):
         with pytest.raises(ValueError, match=f"dim={DIM}.*4"):
             build(case, causal=False)(torch.randn(2, 9, 4))

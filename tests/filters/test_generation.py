@@ -44,7 +44,7 @@ class Cached(nn.Module):
         super().__init__()
         self.layer = nn.Linear(8, 8)
 
-    def forward(self, x: Tensor, kv_cache: Any = None) -> Tensor:
+    def forward(self, x: Tensor, kv_cache: Any = None, input_pos: Any = None) -> Tensor:
         y: Tensor = self.layer(x)
         return y
 
@@ -209,6 +209,9 @@ def test_what_cannot_continue_a_cache_is_refused() -> None:
     other(torch.randn(1, 1, 8))
     with pytest.raises(ValueError, match=r"use_cache=False, or no cache, .* of type dict"):
         other(torch.randn(1, 1, 8), kv_cache={})
+    other(torch.randn(1, 2, 8), input_pos=torch.arange(2))
+    with pytest.raises(ValueError, match=r"use_cache=False, or no cache, .* of type Tensor"):
+        other(torch.randn(1, 1, 8), input_pos=torch.tensor([2]))
     for name, layers, sizes in (
         ("Mamba", "backbone.layers", STATES),
         ("Rwkv", "rwkv.blocks", STATES | {"attention_hidden_size": 16, "context_length": 32}),

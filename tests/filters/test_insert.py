@@ -121,6 +121,12 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     ]
     sequential = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.GELU()))
     assert list(insert_filters(sequential, "").filters) == ["1.1"]
+    blocks = nn.ModuleDict({"blocks": nn.Sequential(Layer(), Layer(), Layer())})  # as in timm
+    with pytest.raises(ValueError, match=r"Sequential of 3 Layer; name 'blocks\.\*' for .* each"):
+        insert_filters(blocks, "blocks")
+    assert len(insert_filters(blocks, "blocks.*")) == 3
+    part = stack()
+    assert len(insert_filters(part, part.encoder.layers[1:])) == 2
     # A glob does not mean the model itself.
     assert list(insert_filters(nn.ModuleDict({"a": nn.Linear(8, 8)}), "*").filters) == ["a"]
     layer = Layer()
@@ -643,6 +649,37 @@ def test_the_mask_of_a_model_on_several_devices() -> None:
     mask = torch.zeros(2, 9, dtype=torch.bool)
     mask[1, 5:] = True
     assert model(torch.randn(2, 9, 8), mask).is_meta
+
+
+def test_a_model_that_is_wrapped_already_is_refused() -> None:
+    class FSDPModule(nn.Module):  # what fully_shard adds to the classes of a module
+        pass
+
+    class Sharded(FSDPModule, Stack):
+        pass
+
+    with pytest.raises(ValueError, match=r"holds a FSDPModule.*before wrapping"):
+        insert_filters(Sharded(), "encoder.layers")
+
+
+def test_the_ids_of_a_model_show_that_its_layers_are_not_batch_first() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.layer = nn.Embedding(5, 8), nn.Linear(8, 8)
+
+        def forward(self, input_ids: Tensor, attention_mask: Any = None) -> Tensor:
+            out: Tensor = self.layer(self.embed(input_ids).transpose(0, 1))
+            return out.transpose(0, 1)
+
+    ids = torch.zeros(2, 6, dtype=torch.long)
+    model = Model()
+    handle = insert_filters(model, "layer")
+    with pytest.raises(ValueError, match=r"2 items of 6 tokens; pass .*batch_first=False"):
+        model(ids)
+    handle.remove()
+    insert_filters(model, "layer", batch_first=False)
+    assert model(ids).shape == (2, 6, 8)
 
 
 def test_a_graph_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -163,6 +164,48 @@ def test_a_square_attention_mask_is_no_padding_mask() -> None:
     named, filter = filtered_model(padding_mask="attention_mask")
     real = causal(9)
     assert torch.equal(named.layer(square, real), filter(square, ~real))
+
+
+def test_a_batch_of_as_many_items_as_tokens_is_read_as_those_before() -> None:
+    model, filter = filtered_model()
+    x = torch.randn(3, 9, 4)
+    real = torch.arange(9) < torch.tensor([[9], [5], [1]])
+    assert torch.equal(model.layer(x, real), filter(x, ~real))
+    x, real = x[:, :3], real[:, :3]
+    assert torch.equal(model.layer(x, real), filter(x, ~real))
+
+
+def test_a_mask_the_wrong_way_round_is_announced() -> None:
+    model, _ = filtered_model(padding_mask="pad")
+    real = torch.arange(9) < torch.tensor([[9], [5]])
+    with pytest.warns(UserWarning, match="'layer' .* all tokens of an item are padding.*inverse"):
+        model(torch.randn(2, 9, 4), pad=real)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, _ = filtered_model(padding_mask="pad")
+        model(torch.randn(2, 9, 4), pad=~real)
+
+
+def test_lengths_instead_of_a_mask_are_refused() -> None:
+    class WithLengths(nn.Module):  # such as XLM
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, lengths: Any = None, attention_mask: Any = None) -> Tensor:
+            out: Tensor = self.layer(x)
+            return out
+
+    model, x = WithLengths(), torch.randn(2, 9, 4)
+    handle = insert_filters(model, "layer", kernel_size=3)
+    model(x, lengths=torch.tensor([9, 9]))
+    real = torch.arange(9) < torch.tensor([[9], [5]])
+    model(x, lengths=torch.tensor([9, 5]), attention_mask=real)
+    with pytest.raises(ValueError, match=r"'layer': the model was given lengths, .*padding_mask="):
+        model(x, lengths=torch.tensor([9, 5]))
+    handle.remove()
+    insert_filters(model, "layer", kernel_size=3, padding_mask=None)
+    model(x, lengths=torch.tensor([9, 5]))
 
 
 def filtered_bert() -> tuple[Any, torch.Tensor, torch.Tensor]:

@@ -20,9 +20,9 @@ from spaudio.filters.insertion.calls import Call, Watch, calls_around, past_toke
 from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
-from spaudio.filters.insertion.padding import find_padding
+from spaudio.filters.insertion.padding import find_padding, warn_if_inverted
 from spaudio.filters.insertion.subclass import make_subclass
-from spaudio.filters.tracing import as_leaf, is_symbolic
+from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
 
 CHILD = "token_filter"
 PLACE = "_filtered_place"
@@ -45,6 +45,7 @@ class Place:
     layout: Layout
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    checked: list[bool] = field(default_factory=list)  # not empty once a mask has been checked
 
     @property
     def reads_padding_around(self) -> bool:
@@ -57,6 +58,8 @@ class Place:
         wanted = self.layout.padding_mask
 
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+            if is_eager():
+                self._check_batch_first(x, calls)
             if padding_mask is None and wanted is not None:
                 padding_mask = find_padding(
                     calls,
@@ -66,6 +69,9 @@ class Place:
                     lonely=not self.reads_padding_around,
                     named=wanted != "auto",
                 )
+                if padding_mask is not None and not self.checked and is_eager():
+                    warn_if_inverted(padding_mask, self.layer)
+                    self.checked.append(True)
             if padding_mask is not None:  # of the whole model, whose layers may be on other devices
                 padding_mask = padding_mask.to(x.device)
             past = past_tokens(calls)
@@ -80,6 +86,19 @@ class Place:
             return filter_with_cache(filter, x, padding_mask, calls, self.layer, self.key)
 
         return self.layout.apply(run, output, self.layer)
+
+    def _check_batch_first(self, x: Tensor, calls: Sequence[Call]) -> None:
+        """Raises ValueError if the model's ids (batch, tokens) show that x is (tokens, batch)."""
+        ids = calls[-1].tokens
+        if ids is None or ids.dim() != 2 or ids.is_floating_point() or not self.layout.batch_first:
+            return
+        batch, tokens = ids.shape
+        if batch != tokens and (tokens, batch) == tuple(x.shape[:2]):
+            raise ValueError(
+                f"layer {self.layer!r} returns (tokens, batch, dim) = {tuple(x.shape)}, as the "
+                f"model was given {batch} items of {tokens} tokens; pass "
+                "insert_filters(batch_first=False)"
+            )
 
 
 def is_filtered(module: nn.Module) -> bool:

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from spaudio.filters.tracing import has_values, is_eager
+
 # By priority: of several arguments of one call, the first that is not None is read.
 PADDING_ARGUMENTS = (
     "tgt_key_padding_mask",
@@ -35,7 +37,11 @@ CACHE_ARGUMENTS = (
     "kv_cache",
     "incremental_state",
     "inference_params",
+    "past_kv",
+    "past",
 )
+# Position of the first token in caches that the modules hold themselves.
+POSITION = "input_pos"
 # Of transformers' models only: elsewhere, a state can be anything.
 RECURRENT_ARGUMENTS = ("state", "mems", "past_buckets_states")
 
@@ -57,6 +63,7 @@ class Call:
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
         positions: The argument ``position_ids``, or None.
         cu_seqlens: The argument ``cu_seq_lens_q``, or None.
+        lengths: The argument ``lengths``, or None.
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
         token: Distinguishes one call from another.
@@ -71,6 +78,7 @@ class Call:
     past: Any
     positions: Any
     cu_seqlens: Any
+    lengths: Any
     tokens: torch.Tensor | None
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
@@ -102,6 +110,8 @@ class Watch:
         # An argument that arrives in **kwargs is known to be a mask when it is given.
         self.takes_padding = any(n in self.names for n in usual)
         self.attends = isinstance(module, nn.MultiheadAttention)
+        # Arguments whose mask of two axes was (batch, tokens) in an earlier call, by its shape.
+        self.were_padding: set[str] = set()
         # In transformers, a mask of two axes is (batch, tokens) by convention.
         kinds = type(module).__mro__
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
@@ -114,7 +124,7 @@ class Watch:
         ]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
-        self.takes_cache = any(n in self.names for n in self.caches)
+        self.takes_cache = any(n in self.names for n in (*self.caches, POSITION))
         # Its own models, such as EncodecModel, give zero at padding in padding_mask too; a forward
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
@@ -143,6 +153,20 @@ class Watch:
         named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
         return named or self.open
 
+    def is_padding(self, name: str, value: Any, batch: int, tokens: int) -> bool:
+        """Whether a mask of two axes is (batch, tokens), even if it may be (tokens, tokens).
+
+        It is in models of transformers, and where it was in an earlier call: otherwise a batch of
+        as many items as tokens would end a training that has gone well before.
+        """
+        if self.two_axes_are_padding:
+            return True
+        if not isinstance(value, torch.Tensor) or value.is_floating_point() or not is_eager():
+            return False
+        if value.shape == (batch, tokens) and batch not in (1, tokens):
+            self.were_padding.add(name)
+        return name in self.were_padding
+
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """Returns the record of a call of the module with these arguments."""
 
@@ -163,6 +187,7 @@ class Watch:
             if query is not key:
                 padding, masks = [], []
         caches = given(*self.caches) if self.takes_cache else []
+        caches += [one for one in given(POSITION) if is_later(one[1])]
         cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
             self,
@@ -174,6 +199,7 @@ class Watch:
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
             dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
+            dict(given("lengths")).get("lengths"),
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -196,6 +222,14 @@ class Watch:
         calls = _IN_PROGRESS.calls
         begun = next((i for i, call in enumerate(calls) if call.watch is self), len(calls))
         del calls[begun:]
+
+
+def is_later(position: Any) -> bool:
+    """Whether a position is certain to be after that of a first token."""
+    if isinstance(position, torch.Tensor):
+        known = position.numel() and is_eager() and has_values(position)
+        return bool(known and position.reshape(-1)[0] > 0)
+    return isinstance(position, int) and position > 0
 
 
 def tokens_in(cache: Any) -> Any:

@@ -92,7 +92,8 @@ def filter_with_cache(
         raise ValueError(
             f"{_problem(filter, layer)}: the cache was not filled by one pass at a time through "
             "this layer and its filter; insert filters into the whole model that takes the cache, "
-            "not into a part of it"
+            "not into a part of it. Tokens that are only in the cache, as of PEFT's prefix tuning, "
+            "are not supported"
         )
     first = kept.end - kept.tokens.shape[1]  # position of the first token kept
     if first > max(start - left, 0):

@@ -25,6 +25,7 @@ from spaudio.filters.insertion.layer_checks import (
     check_layout,
     check_model,
     check_padding_argument,
+    check_unwrapped,
 )
 from spaudio.filters.insertion.layer_facts import is_causal, layer_dim
 from spaudio.filters.insertion.layout import Layout
@@ -154,7 +155,7 @@ def insert_filters(
         layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
             it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
             (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
-            means its last module.
+            means its last module; one of equal layers is refused: name ``"blocks.*"`` for all.
         filter: Name of a filter, or a filter; each layer gets a copy of it on the layer's device.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).
@@ -178,6 +179,7 @@ def insert_filters(
             unchanged.
     """
     check_model(model)
+    check_unwrapped(model)
     check_flag(batch_first=batch_first, channels_first=channels_first)
     targets = find_layers(model, layers)
     layout = Layout(batch_first, channels_first, padding_mask)
@@ -213,6 +215,7 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     from spaudio.filters.hub import SavedFilters
 
     check_model(model)
+    check_unwrapped(model)
     saved = SavedFilters.from_pretrained(source, **options)
     if saved.layouts.keys() != saved.filters.keys():
         raise ValueError(

@@ -40,6 +40,17 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(f"model must be a torch.nn.Module; got {type(model).__name__}")
 
 
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises ValueError if a wrapper that synchronises weights would not know new ones."""
+    for module in model.modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        if wrapper := kinds & {"DistributedDataParallel", "FSDPModule", "FullyShardedDataParallel"}:
+            raise ValueError(
+                f"the model holds a {wrapper.pop()}, which would not synchronise the weights of "
+                "filters that are inserted now; insert filters before wrapping the model"
+            )
+
+
 def check_layer(name: str, layer: nn.Module, model: nn.Module) -> None:
     """Raises ValueError if a filter after the layer would be bypassed or run twice."""
     parts = name.split(".")

@@ -14,8 +14,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """Finds layers by name, glob or module; see :func:`insert_filters`.
 
     Raises:
-        ValueError: If an item matches nothing (the message gives the nearest names), or several
-            ``Sequential`` end with the same module.
+        ValueError: If an item matches nothing (the message gives the nearest names), is a
+            ``Sequential`` of equal layers, or several ``Sequential`` end with the same module.
     """
     named = dict(model.named_modules(remove_duplicate=False))
     # A module that has several names is one layer, called by the first.
@@ -23,6 +23,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     one = isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable)
     items: Any = [layers] if one else layers
+    if isinstance(layers, nn.ModuleList) and id(layers) not in first:
+        items = layers  # a slice, which is a list of its own
     for item in items:
         if not isinstance(item, str | nn.Module):
             raise ValueError(f"layers must be names or modules of the model; got {item!r}")
@@ -65,7 +67,15 @@ def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
     """Replaces a ``ModuleList`` by its items and a ``Sequential`` by its last module."""
     children = list(module.named_children())
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        children = list(module._modules.items())[-1:]  # named_children names a module only once
+        every = list(module._modules.items())  # named_children names a module only once
+        kinds = {type(child) for _, child in every}
+        if len(every) > 1 and len(kinds) == 1:
+            raise ValueError(
+                f"{name!r} is a Sequential of {len(every)} {kinds.pop().__name__}; name "
+                f"{f'{name}.*'.lstrip('.')!r} for a filter after each, or "
+                f"{f'{name}.{every[-1][0]}'.lstrip('.')!r} for one after the last"
+            )
+        children = every[-1:]
     elif type(module) is not nn.ModuleList:
         return {name: module}
     found: dict[str, nn.Module] = {}

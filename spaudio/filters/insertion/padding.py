@@ -1,5 +1,6 @@
 """Finds which tokens are padding from the calls around a layer."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,9 +69,10 @@ def find_padding(
             if call.attends_by:
                 merged = merged or call.attends_by
                 continue
+            _refuse_lengths(call, batch, layer)
             _remember(unread, calls[0], None)
             return None
-        trusted = named or call.watch.two_axes_are_padding
+        trusted = named or call.watch.is_padding(name, value, batch, tokens)
         if not trusted and is_shared(value, batch, tokens):
             continue
         # With several inputs, a mask that the user has not named may belong to other tokens.
@@ -119,6 +121,30 @@ def find_padding(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
         f"{_describe(*unread)}. {_REMEDY}"
     )
+
+
+def _refuse_lengths(call: Call, batch: int, layer: str) -> None:
+    """Raises ValueError if a call has no mask, but lengths that differ: its items are padded."""
+    lengths = call.lengths
+    if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not is_eager():
+        return
+    if has_values(lengths) and bool((lengths != lengths.max()).any()):
+        raise ValueError(
+            f"cannot tell the padding of layer {layer!r}: the model was given lengths, which "
+            f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
+        )
+
+
+def warn_if_inverted(padding: Tensor, layer: str) -> None:
+    """Warns of a mask by which an item is padding only, as if True stood for real tokens."""
+    if padding.shape[1] and has_values(padding) and padding.all(dim=1).any():
+        warnings.warn(
+            f"the mask that the filter after {layer!r} was given says that all tokens of an item "
+            "are padding. If True (or 1) stands for real tokens in it, the filter has read it the "
+            "wrong way round: pass the name of an argument that ends with attention_mask, or give "
+            "the model the inverse mask",
+            stacklevel=2,
+        )
 
 
 def _recall(mask: Any, own: Call) -> tuple[bool, Tensor | None]:
