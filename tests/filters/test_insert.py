@@ -122,9 +122,7 @@ def test_layers_by_module_at_the_end_of_a_sequential_and_with_two_names() -> Non
     sequential = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.GELU()))
     assert list(insert_filters(sequential, "").filters) == ["1.1"]
     blocks = nn.ModuleDict({"blocks": nn.Sequential(Layer(), Layer(), Layer())})  # as in timm
-    with pytest.raises(ValueError, match=r"Sequential of 3 Layer; name 'blocks\.\*' for .* each"):
-        insert_filters(blocks, "blocks")
-    assert len(insert_filters(blocks, "blocks.*")) == 3
+    assert list(insert_filters(blocks, "blocks").filters) == ["blocks.0", "blocks.1", "blocks.2"]
     part = stack()
     assert len(insert_filters(part, part.encoder.layers[1:])) == 2
     # A glob does not mean the model itself.

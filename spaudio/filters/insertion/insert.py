@@ -152,10 +152,10 @@ def insert_filters(
 
     Args:
         model: Any module.
-        layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList`` for all layers in
-            it (``"encoder.layers"``), a glob in which ``*`` matches one part of a name
-            (``"*.layers.*"``), a module of the model, or a sequence of these. A ``Sequential``
-            means its last module; one of equal layers is refused: name ``"blocks.*"`` for all.
+        layers: Name of a layer (``"encoder.layers.0"``), name of a ``ModuleList``, or of a
+            ``Sequential`` of modules of one class, for all layers in it (``"encoder.layers"``), a
+            glob in which ``*`` matches one part of a name (``"*.layers.*"``), a module of the
+            model, or a sequence of these. Any other ``Sequential`` means its last module.
         filter: Name of a filter, or a filter; each layer gets a copy of it on the layer's device.
         batch_first: Whether layers return (batch, tokens, dim) or (tokens, batch, dim).
         channels_first: Whether layers return (batch, dim, tokens).

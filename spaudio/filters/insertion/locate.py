@@ -14,8 +14,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     """Finds layers by name, glob or module; see :func:`insert_filters`.
 
     Raises:
-        ValueError: If an item matches nothing (the message gives the nearest names), is a
-            ``Sequential`` of equal layers, or several ``Sequential`` end with the same module.
+        ValueError: If an item matches nothing (the message gives the nearest names), or several
+            ``Sequential`` end with the same module.
     """
     named = dict(model.named_modules(remove_duplicate=False))
     # A module that has several names is one layer, called by the first.
@@ -64,18 +64,15 @@ def _matches(item: str | nn.Module, name: str, module: nn.Module) -> bool:
 
 
 def _expand(name: str, module: nn.Module) -> dict[str, nn.Module]:
-    """Replaces a ``ModuleList`` by its items and a ``Sequential`` by its last module."""
+    """Replaces a ``ModuleList`` by its items, and a ``Sequential`` by its last module.
+
+    A ``Sequential`` of modules of one class is a list of layers.
+    """
     children = list(module.named_children())
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         every = list(module._modules.items())  # named_children names a module only once
-        kinds = {type(child) for _, child in every}
-        if len(every) > 1 and len(kinds) == 1:
-            raise ValueError(
-                f"{name!r} is a Sequential of {len(every)} {kinds.pop().__name__}; name "
-                f"{f'{name}.*'.lstrip('.')!r} for a filter after each, or "
-                f"{f'{name}.{every[-1][0]}'.lstrip('.')!r} for one after the last"
-            )
-        children = every[-1:]
+        equal = len({type(child) for _, child in every}) == 1  # as blocks of a vision transformer
+        children = every if equal else every[-1:]
     elif type(module) is not nn.ModuleList:
         return {name: module}
     found: dict[str, nn.Module] = {}
