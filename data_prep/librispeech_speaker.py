@@ -70,7 +70,7 @@ def _check_complete(root: Path, subset: str) -> None:
     ):
         if not (root.parent / table).is_file():
             continue
-        text = (root.parent / table).read_text("utf-8")
+        text = (root.parent / table).read_text("utf-8", errors="replace")  # as titles may need
         rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
         known = [
             [row[column] for column in columns]

@@ -24,7 +24,7 @@ from typing import Any
 from spaudio.audio.command import INTERRUPTED
 from spaudio.audio.manifest import SPLITS
 from spaudio.errors import ConfigError, DataError, how_to_install
-from spaudio.io.command_line import errors_in_one_line
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.io.download import download
 from spaudio.io.paths import user_path
 from spaudio.io.state import FileState
@@ -160,6 +160,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 if __name__ == "__main__":
     options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+    set_up_terminal()
     with errors_in_one_line(interrupted=INTERRUPTED):
         if unknown := sorted(set(options) - {"corpus", "source", "clean"}):
             raise ConfigError(f"unknown key {unknown[0]!r}; known: corpus, source, clean")

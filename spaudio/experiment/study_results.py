@@ -15,6 +15,7 @@ from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import DESCRIBING, LAUNCHING, OF_BASE, Record, read_records
+from spaudio.report.report_files import valid_held_out
 from spaudio.report.run_files import REPORT
 from spaudio.report.study_records import Result
 
@@ -131,8 +132,6 @@ def _result(run: StudyRun, record: Record) -> Result:
     shown = [one for one in record.overrides if one.partition("=")[0] not in _NOT_SHOWN]
     layers = [both for both in report.get("modulation", {}).values() if both]
     before, after = map(fmean, zip(*layers, strict=True)) if layers else (math.nan, math.nan)
-    # Earlier runs measured the split after training on it.
-    held_out = report.get("valid_held_out", not report.get("trained_on_valid"))
     return Result(
         data=run.title,
         recipe=facts["recipe"],
@@ -140,7 +139,7 @@ def _result(run: StudyRun, record: Record) -> Result:
         fold=run.fold or "",
         seed=facts["seed"],
         accuracy=facts["test.accuracy"],
-        valid=report["valid"]["accuracy"] if held_out else math.nan,
+        valid=report["valid"]["accuracy"] if valid_held_out(report) else math.nan,
         floor=facts["floor.svm"],
         clips=report["clips"]["test"],
         token_rate=1 / report["token_seconds"],

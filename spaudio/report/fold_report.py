@@ -20,7 +20,13 @@ from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name
 from spaudio.report.records import OF_SETTING
-from spaudio.report.report_files import ALIGNED, cost_lines, filter_choice, write_files
+from spaudio.report.report_files import (
+    ALIGNED,
+    cost_lines,
+    filter_choice,
+    valid_held_out,
+    write_files,
+)
 from spaudio.report.run_files import MARKDOWN, PAGE, PREDICTIONS, REPORT, fold_folder
 from spaudio.report.tables import markdown_table, mean_std, plus_minus
 
@@ -105,10 +111,7 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
             **({"trained_on": max(parts)} if parts else {}),
         },
         "folds": rows,
-        # Not in the reports of older runs.
-        "valid_held_out": all(
-            one.get("valid_held_out", not one["trained_on_valid"]) for one in reports.values()
-        ),
+        "valid_held_out": all(map(valid_held_out, reports.values())),
         "classes": classes,
         "confusion": confusion.tolist(),
         "seconds": {

@@ -43,6 +43,14 @@ def filter_choice(report: Mapping[str, Any]) -> str:
     return f"`{name}` ({written})" if written else f"`{name}`"
 
 
+def valid_held_out(report: Mapping[str, Any]) -> bool:
+    """Whether a run measured its validation split before it trained on it, or never did.
+
+    Older reports do not say; their runs measured it at the end.
+    """
+    return bool(report.get("valid_held_out", not report.get("trained_on_valid")))
+
+
 def selection(report: Mapping[str, Any]) -> str:
     """Describes which weights are kept, and how they were selected."""
     if "penalty" in report:  # a probe, which has fits in place of epochs
