@@ -15,8 +15,8 @@ from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.plain import flatten, read_yaml
-from spaudio.report.records import DESCRIBING, LAUNCHING
-from spaudio.report.run_files import CONFIG, MARKDOWN, PAGE, folds_in, no_run
+from spaudio.report.records import DESCRIBING, LAUNCHING, MACHINE
+from spaudio.report.run_files import CONFIG, MARKDOWN, PAGE, REPORT, folds_in, no_run
 
 #: Output of a run in a separate process, or the error of one in the launching process.
 OUTPUT = "output.txt"
@@ -78,6 +78,9 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
 def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     """Opens the folder of a run with the same name and settings, or creates it.
 
+    Settings of the machine, which change no result, may differ: a run that is not finished
+    continues with the given ones.
+
     Args:
         settings: Settings of the run.
         folder: The folder; None for ``<runs>/<recipe>/<run_id>``.
@@ -89,11 +92,19 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         folder = folder_of(settings)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
-    for key, (there, wanted) in differences(read_run_settings(folder), settings).items():
-        raise ConfigError(
-            f"{folder} was run with {key}={there}, not {wanted}; choose another run_id, keep these "
-            f"runs elsewhere with runs=FOLDER, or continue with resume={folder}"
-        )
+    there = read_run_settings(folder)
+    different = differences(there, settings)
+    for key, (before, wanted) in different.items():
+        if key not in MACHINE:
+            raise ConfigError(
+                f"{folder} was run with {key}={before}, not {wanted}; choose another run_id, keep "
+                f"these runs elsewhere with runs=FOLDER, or continue with resume={folder}"
+            )
+    if different and not (folder / REPORT).is_file():
+        for key, (_, wanted) in different.items():
+            group, _, name = key.rpartition(".")
+            setattr(getattr(there, group) if group else there, name, wanted)
+        save_run_settings(folder, there)
     return folder
 
 

@@ -72,6 +72,20 @@ def test_a_run_is_opened_by_the_same_settings_alone(tmp_path: Path) -> None:
             open_run_folder(compose(*same, other))
 
 
+def test_settings_of_the_machine_may_change_between_calls(tmp_path: Path) -> None:
+    same = ("folder", "source=x", f"runs={tmp_path}", "run_id=a")
+    made = create_run_folder(compose(*same))
+    here = ("data=elsewhere", "trainer.workers=1", "trainer.device=cpu")
+    assert open_run_folder(compose(*same, *here, "jobs=3")) == made
+    begun = read_run_settings(made)
+    assert (begun.data, begun.trainer.workers, begun.trainer.device) == ("elsewhere", 1, "cpu")
+    assert begun.jobs == 1
+    (made / "report.json").write_text("{}")
+    finished = (made / "config.yaml").read_bytes()
+    assert open_run_folder(compose(*same)) == made
+    assert (made / "config.yaml").read_bytes() == finished  # says how the run was made
+
+
 def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
