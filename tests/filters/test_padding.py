@@ -204,6 +204,17 @@ def test_lengths_instead_of_a_mask_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'layer': the model was given lengths, .*padding_mask="):
         model(x, lengths=torch.tensor([9, 5]))
     handle.remove()
+
+    class Speech(WithLengths):  # knows no mask at all
+        def forward(self, x: Tensor, input_lengths: Any) -> Tensor:  # type: ignore[override]
+            out: Tensor = self.layer(x)
+            return out
+
+    speech = Speech()
+    insert_filters(speech, "layer", kernel_size=3)
+    speech(x, torch.tensor([9, 9]))
+    with pytest.raises(ValueError, match=r"given input_lengths, .*handle\.padding\(mask\)"):
+        speech(x, torch.tensor([9, 5]))
     insert_filters(model, "layer", kernel_size=3, padding_mask=None)
     model(x, lengths=torch.tensor([9, 5]))
 
@@ -550,6 +561,7 @@ def test_masks_do_not_outlive_their_call() -> None:
     x = torch.randn(2, 9, 4)
     real = torch.arange(9) < torch.tensor([[9], [5]])
     model.inner = real[:, None, None] & causal(9, 4)
+    before = len(_IN_PROGRESS.calls)  # such as that of an export that failed
     model(x, attention_mask=real)
     with pytest.raises(ValueError, match="three axes"):
         model(x[0, 0], attention_mask=real)  # fails within the call
@@ -563,7 +575,7 @@ def test_masks_do_not_outlive_their_call() -> None:
         model(x, attention_mask=real)
     hook.remove()
     assert torch.equal(model(x), filter(x))
-    assert len(_IN_PROGRESS.calls) == 0
+    assert len(_IN_PROGRESS.calls) == before
     find_filters(model).remove()
     assert not model._forward_pre_hooks
     assert not model._forward_hooks

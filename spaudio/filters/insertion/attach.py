@@ -21,6 +21,7 @@ from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
 from spaudio.filters.insertion.padding import find_padding, warn_if_inverted
+from spaudio.filters.insertion.stated import StatedPadding
 from spaudio.filters.insertion.subclass import make_subclass
 from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
 
@@ -39,13 +40,16 @@ class Place:
         watches: Watches of the layer and of the modules around it, innermost first.
         key: Tells the filter from all others that use the same key/value cache. Names do not: they
             are relative to the module that filters were inserted into.
+        checked: Not empty once a mask has been checked.
+        stated: Padding that the user states.
     """
 
     layer: str
     layout: Layout
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    checked: list[bool] = field(default_factory=list)  # not empty once a mask has been checked
+    checked: list[bool] = field(default_factory=list)
+    stated: StatedPadding = field(default_factory=StatedPadding)
 
     @property
     def reads_padding_around(self) -> bool:
@@ -60,15 +64,19 @@ class Place:
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
             if is_eager():
                 self._check_batch_first(x, calls)
-            if padding_mask is None and wanted is not None:
-                padding_mask = find_padding(
-                    calls,
-                    x.shape[0],
-                    x.shape[1],
-                    layer=self.layer,
-                    lonely=not self.reads_padding_around,
-                    named=wanted != "auto",
+            if padding_mask is None:  # no nested tensor, which shows its padding itself
+                is_stated, padding_mask = self.stated.find(
+                    x, own.tokens, layer=self.layer, key=self.key
                 )
+                if not is_stated and wanted is not None:
+                    padding_mask = find_padding(
+                        calls,
+                        x.shape[0],
+                        x.shape[1],
+                        layer=self.layer,
+                        lonely=not self.reads_padding_around,
+                        named=wanted != "auto",
+                    )
                 if padding_mask is not None and not self.checked and is_eager():
                     warn_if_inverted(padding_mask, self.layer)
                     self.checked.append(True)

@@ -27,6 +27,8 @@ PADDING_ARGUMENTS = (
 )
 # Masks of queries and keys. One per item may include the padding.
 ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
+# Lengths of the items, as libraries for speech name them.
+LENGTHS = ("lengths", "input_lengths", "src_lengths", "x_lens", "ilens")
 CACHE_ARGUMENTS = (
     "cache",
     "past_key_values",
@@ -63,7 +65,8 @@ class Call:
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
         positions: The argument ``position_ids``, or None.
         cu_seqlens: The argument ``cu_seq_lens_q``, or None.
-        lengths: The argument ``lengths``, or None.
+        lengths: Name and value of the argument that holds the items' lengths; None if none was
+            given.
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
         token: Distinguishes one call from another.
@@ -78,7 +81,7 @@ class Call:
     past: Any
     positions: Any
     cu_seqlens: Any
-    lengths: Any
+    lengths: tuple[str, Any] | None
     tokens: torch.Tensor | None
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
@@ -149,7 +152,7 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        others = ("position_ids", "cu_seq_lens_q", *self.attention_masks)
+        others = ("position_ids", "cu_seq_lens_q", *LENGTHS, *self.attention_masks)
         named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
         return named or self.open
 
@@ -199,7 +202,7 @@ class Watch:
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
             dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
-            dict(given("lengths")).get("lengths"),
+            next(iter(given(*LENGTHS)), None),
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 

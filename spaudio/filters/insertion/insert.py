@@ -3,10 +3,12 @@
 import inspect
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from spaudio.filters.arguments import check_flag
 from spaudio.filters.base import FILTERS, TokenFilter
@@ -67,6 +69,40 @@ class FilterHandle:
             Each layout by the name of its layer, in order.
         """
         return {name: getattr(layer, PLACE).layout for name, layer in self._layers.items()}
+
+    @contextmanager
+    def padding(self, mask: Tensor | None) -> Iterator[None]:
+        """States which tokens are padding, for models whose masks filters cannot find or read.
+
+        In the block, filters use this mask instead of those that the model is given::
+
+            with handle.padding(torch.arange(tokens) >= lengths[:, None]):
+                output = model(x, lengths)
+
+        Args:
+            mask: Boolean (batch, tokens) of the outputs of the filtered layers, True where a token
+                is padding; None if no token is.
+
+        Raises:
+            ValueError: If the mask is of another type or has not two axes, or there are no filters.
+        """
+        if mask is not None and not (
+            isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() == 2
+        ):
+            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise ValueError(
+                f"handle.padding takes a boolean mask (batch, tokens), True at padding; got {got}"
+            )
+        stated = [getattr(layer, PLACE).stated for layer in self._layers.values()]
+        if not stated:
+            raise ValueError("the handle has no filters whose padding could be stated")
+        for one in stated:
+            one.begin(mask)
+        try:
+            yield
+        finally:
+            for one in stated:
+                one.end()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of the filters only, for an optimizer that leaves the model unchanged.

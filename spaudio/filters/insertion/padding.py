@@ -22,8 +22,8 @@ MASKED_BELOW = -9_900.0
 _PADDING = WeakTensorKeyDictionary()
 _REMEDY = (
     "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
-    "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or pass "
-    "padding_mask=None to ignore padding"
+    "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or call the "
+    "model inside `with handle.padding(mask)`. Or pass padding_mask=None to ignore padding"
 )
 
 
@@ -69,7 +69,7 @@ def find_padding(
             if call.attends_by:
                 merged = merged or call.attends_by
                 continue
-            _refuse_lengths(call, batch, layer)
+            _refuse_lengths(calls, batch, layer)
             _remember(unread, calls[0], None)
             return None
         trusted = named or call.watch.is_padding(name, value, batch, tokens)
@@ -116,6 +116,7 @@ def find_padding(
         )
     unread = unread or alone
     if unread is None:
+        _refuse_lengths(calls, batch, layer)
         return None
     raise ValueError(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
@@ -123,16 +124,16 @@ def find_padding(
     )
 
 
-def _refuse_lengths(call: Call, batch: int, layer: str) -> None:
-    """Raises ValueError if a call has no mask, but lengths that differ: its items are padded."""
-    lengths = call.lengths
-    if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not is_eager():
-        return
-    if has_values(lengths) and bool((lengths != lengths.max()).any()):
-        raise ValueError(
-            f"cannot tell the padding of layer {layer!r}: the model was given lengths, which "
-            f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
-        )
+def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
+    """Raises ValueError if a call was given lengths that differ: its items are padded."""
+    for name, lengths in (call.lengths for call in calls if call.lengths is not None):
+        if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not is_eager():
+            continue
+        if has_values(lengths) and bool((lengths != lengths.max()).any()):
+            raise ValueError(
+                f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
+                f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
+            )
 
 
 def warn_if_inverted(padding: Tensor, layer: str) -> None:

@@ -1,0 +1,119 @@
+"""``handle.padding(mask)``: padding that the user states."""
+
+import pickle
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spaudio.filters import FilterBank, FilterHandle, insert_filters
+
+TOKENS = 9
+PADDING = torch.arange(TOKENS) >= torch.tensor([[TOKENS], [5]])
+
+
+class Lengths(nn.Module):
+    """A model that is given lengths, from which filters do not read padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.checkpointed = self.reentrant = False
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            x = (
+                checkpoint(layer, x, use_reentrant=self.reentrant)
+                if self.checkpointed
+                else layer(x)
+            )
+        return x
+
+
+def filtered() -> tuple[Lengths, FilterHandle]:
+    torch.manual_seed(0)
+    model = Lengths()
+    return model, insert_filters(model, "layers", kernel_size=3, num_filters=4, zero_init=False)
+
+
+def test_a_stated_mask_is_that_of_every_filter() -> None:
+    model, handle = filtered()
+    x, lengths = torch.randn(2, TOKENS, 4), torch.tensor([TOKENS, 5])
+    with pytest.raises(ValueError, match=r"lengths.*handle\.padding\(mask\)"):
+        model(x, lengths)
+    with handle.padding(PADDING):
+        y = model(x, lengths)
+        with handle.padding(None):
+            torch.testing.assert_close(model(x, lengths), model(x))
+        torch.testing.assert_close(model(x, lengths), y)  # the outer block goes on
+    torch.testing.assert_close(y[0], model(x[:1])[0])
+    torch.testing.assert_close(y[1, :5], model(x[1:, :5])[0])
+    assert not torch.allclose(y, model(x))  # the block is over
+
+
+def test_a_stated_mask_precedes_those_that_the_model_is_given() -> None:
+    model = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True), 2, enable_nested_tensor=False
+    )
+    filter, x = FilterBank(4, 3), torch.randn(2, TOKENS, 4)
+    ignoring = deepcopy(model)
+    other = insert_filters(ignoring, "layers", filter, padding_mask=None)
+    expected = ignoring(x, src_key_padding_mask=PADDING)
+    handle = insert_filters(model, "layers", filter)
+    with handle.padding(None):
+        torch.testing.assert_close(model(x, src_key_padding_mask=PADDING), expected)
+    with other.padding(PADDING):  # also where padding is ignored
+        assert not torch.allclose(ignoring(x, src_key_padding_mask=PADDING), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_a_stated_mask(compiled: bool) -> None:
+    model, handle = filtered()
+    x = torch.randn(2, TOKENS, 4, requires_grad=True)
+    run: Any = torch.compile(model, backend="aot_eager") if compiled else model
+    with handle.padding(PADDING):
+        out = run(x)
+    alone = torch.cat([model(x[:1]).flatten(), model(x[1:, :5]).flatten()])
+    parameters = [x, *handle.parameters()]
+    one, other = (torch.autograd.grad(y.square().sum(), parameters) for y in (out[~PADDING], alone))
+    torch.testing.assert_close(one, other)
+    with handle.padding(~PADDING.flip(0)):
+        assert not torch.allclose(run(x), out)
+
+
+def test_checkpointed_layers_have_the_mask_of_their_pass() -> None:
+    model, handle = filtered()
+    x, y = torch.randn(2, 2, TOKENS, 4, requires_grad=True).unbind()
+    gradients = []
+    for model.checkpointed in (False, True):
+        with handle.padding(PADDING):
+            one = model(x)
+        with handle.padding(PADDING.flip(0)):
+            two = model(y)
+        loss = (one + two + model(x + 0)).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(handle.parameters())))
+    torch.testing.assert_close(*gradients)
+    model.reentrant = True  # which copies the tokens
+    with handle.padding(PADDING):
+        out = model(x)
+    with pytest.raises(ValueError, match=r"'layers\.1' is recomputed .*use_reentrant=False"):
+        out.sum().backward()
+
+
+def test_what_cannot_be_stated_is_refused() -> None:
+    model, handle = filtered()
+    x = torch.randn(2, TOKENS, 4)
+    for wrong in (PADDING.int(), PADDING[0], [True]):
+        with pytest.raises(ValueError, match="takes a boolean mask"), handle.padding(wrong):  # type: ignore[arg-type]
+            pass
+    with handle.padding(PADDING[:, 1:]), pytest.raises(ValueError, match=r"'layers\.0' returned"):
+        model(x)
+    with handle.padding(PADDING), pytest.raises(ValueError, match="constant of the exported"):
+        torch.export.export(model, (x,))
+    pickle.loads(pickle.dumps(model))(x)
+    handle.remove()
+    with pytest.raises(ValueError, match="no filters"), handle.padding(PADDING):
+        pass
