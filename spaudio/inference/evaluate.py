@@ -145,19 +145,21 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     if not folder.is_dir():
         raise DataError(f"--data {folder}: no such folder")
     found, split_given, _ = read_class_folders(folder)
-    for model in models if not split_given else ():
-        source = getattr(read_run_settings(model.run), "source", None)
+    clips = [clip for clip in found if not split_given or clip.split == "test"]
+    paths = [folder.resolve() / clip.path for clip in clips]
+    for model in models:
+        settings = read_run_settings(model.run)
+        source = getattr(settings, "source", None)
+        # A table divides the clips in its own way, whatever the names of their folders.
+        divided = getattr(settings, "table", None) is None
         # A relative path was one in the folder that the command was run in: here, or above `runs`.
         places = (Path(), *model.run.resolve().parents[2:3])
-        if source and any(
-            _overlap(folder.resolve(), (place / user_path(str(source))).resolve())
-            for place in places
-        ):
+        inputs = [(place / user_path(str(source))).resolve() for place in places if source]
+        if any(_trained_on(path, one, divided) for path in paths for one in inputs):
             raise ConfigError(
                 f"--data {folder}: {model.run} was trained on clips of source={source}; leave the "
                 "option out to get the scores of its test split, or name other clips"
             )
-    clips = [clip for clip in found if not split_given or clip.split == "test"]
     classes = models[0].inputs.classes
     if unknown := sorted({clip.label for clip in clips} - {*classes}):
         raise DataError(
@@ -167,12 +169,18 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     return [folder / clip.path for clip in clips], [clip.label for clip in clips]
 
 
-def _overlap(folder: Path, source: Path) -> bool:
-    """Whether a folder holds clips of a run's source, other than those of its folder ``test``."""
-    if not folder.is_relative_to(source):
-        return source.is_relative_to(folder)
-    below = folder.relative_to(source).parts
-    return not below or SPLIT_NAMES.get(below[0].lower()) != "test"
+def _trained_on(clip: Path, source: Path, divided: bool) -> bool:
+    """Whether a clip may be one that a run was trained on: it is in the run's source.
+
+    Args:
+        clip: The file.
+        source: The source.
+        divided: Whether folders of the source may be its splits, of which ``test`` is not trained
+            on.
+    """
+    if not clip.is_relative_to(source):
+        return False
+    return not divided or SPLIT_NAMES.get(clip.relative_to(source).parts[0].lower()) != "test"
 
 
 def score_runs(names: Sequence[str], runs: Sequence[Folds], *, multi_label: bool) -> Evaluation:

@@ -126,14 +126,30 @@ def test_other_clips(own_run: Path, evaluate: Evaluate, tmp_path: Path) -> None:
 
 
 def test_only_the_test_clips_of_a_divided_folder(
-    own_run: Path, evaluate: Evaluate, tmp_path: Path
+    own_run: Path, other: Path, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     for split, speaker in (("train", "theo"), ("test", "lucas")):
         for digit, word in WORDS.items():
             (tmp_path / "new" / split / word).mkdir(parents=True)
             clip = RECORDINGS / f"{digit}_{speaker}_0.flac"
             shutil.copyfile(clip, tmp_path / "new" / split / word / clip.name)
-    assert cells(evaluate(own_run, "--data", tmp_path / "new")[0], str(own_run))[-1] == "3"
+    new = tmp_path / "new"
+    assert cells(evaluate(own_run, "--data", new)[0], str(own_run))[-1] == "3"
+    # They may be training clips of a run on this folder alone, or of one that a table has divided.
+    settings = (other / "config.yaml").read_text()
+    was = f"source: {own_run.parents[2] / 'sounds'}"
+    assert was in settings
+    for source, table, refused in (
+        (new, "t.csv", True), (new / "test", "null", True), (new, "null", False),
+        (new / "train", "null", False),
+    ):  # fmt: skip
+        changed = settings.replace(was, f"source: {source}")
+        (other / "config.yaml").write_text(changed.replace("\ntable: null", f"\ntable: {table}"))
+        if refused:
+            with pytest.raises(SystemExit, match=r"was trained on clips of source=.*new"):
+                evaluate(other, "--data", new)
+        else:
+            assert cells(evaluate(other, "--data", new)[0], str(other))[-1] == "3"
 
 
 def test_what_would_be_no_test_is_refused(
