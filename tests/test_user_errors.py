@@ -118,6 +118,11 @@ def test_unknown_classes(command: Command) -> None:
         (["tokens.sample_rate=100"], ["error: tokens.sample_rate=100", "1000 to 768000 Hz"]),
         (["tokens.f_max=9000"], ["9000", "sample_rate/2 = 8000"]),
         (["tokens.front_end=pretrained"], ["set by the choice of tokens; give tokens=NAME"]),
+        (["segments.seconds=0.001"], ["segments.seconds=0.001 s is shorter than a frame (0.01 s)"]),
+        (
+            ["segments.seconds=1", "segments.hop=0.009"],
+            ["segments.hop=0.009 s is shorter than a frame"],
+        ),
         (["augment.crop=0.001"], ["augment.crop=0.001 s is shorter than a frame (0.01 s)"]),
         (["tokens.spectrogram.n_mels=8"], ["augment.mel_mask=10 would hide whole clips", "=2"]),
         (["model.dim=2000000000", "model.heads=1"], ["the model cannot be built", "smaller sizes"]),
@@ -209,7 +214,7 @@ def test_a_kernel_longer_than_the_clip_is_warned_of(trained: tuple[Path, str]) -
 
 
 def test_positions_that_training_never_sees_are_warned_of(trained: tuple[Path, str]) -> None:
-    says(trained[1], "model.positions=learned", "excerpts of augment.crop=0.1 s", "augment.crop=0")
+    says(trained[1], "model.positions=learned", "at most 0.1 s at a time", "augment.crop=0")
 
 
 def test_clips_of_another_sample_rate_are_warned_of(trained: tuple[Path, str]) -> None:

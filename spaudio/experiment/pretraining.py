@@ -99,8 +99,21 @@ class Pretraining:
         self._valid = make_loader(
             dataset(order[:held_out], None), trainer, shuffle=False, seed=settings.seed
         )
-        span = settings.pretrain.mask_length / 1000 / settings.tokens.token_seconds
-        self._objective = MaskedPrediction(settings.pretrain.mask_ratio, max(1, round(span)))
+        length, token = settings.pretrain.mask_length, settings.tokens.token_seconds * 1000
+        if length < token / 2:
+            raise ConfigError(
+                f"pretrain.mask_length={length:g} ms is less than half a token ({token:g} ms); it "
+                "is in milliseconds"
+            )
+        span = max(1, round(length / token))
+        # A clip of a single span is hidden as a whole, and nothing predicts it.
+        most = max(dataset(order, augment).lengths())
+        if span >= most:
+            raise ConfigError(
+                f"pretrain.mask_length={length:g} ms hides whole clips: the longest has "
+                f"{most * token:g} ms. Give less"
+            )
+        self._objective = MaskedPrediction(settings.pretrain.mask_ratio, span)
 
     @property
     def where(self) -> str:

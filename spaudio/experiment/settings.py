@@ -469,6 +469,12 @@ class AudioSettings(Settings):
                 f"augment.crop={crop:g} s is shorter than a frame ({frame:g} s); give seconds, or "
                 "0 for whole clips"
             )
+        for name, seconds in vars(self.segments).items():
+            if seconds is not None and seconds < frame:
+                raise ConfigError(
+                    f"segments.{name}={seconds:g} s is shorter than a frame ({frame:g} s); give "
+                    "seconds"
+                )
         bands, widest = self.tokens.bands, self.augment.mel_mask
         if self.augment.mel_masks and widest >= bands:
             raise ConfigError(

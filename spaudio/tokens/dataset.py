@@ -120,6 +120,16 @@ class TokenDataset(Dataset[Example]):
         index, start, stop = self._items[item]
         return self._cache.frames(self.clips[index].path, start, stop)
 
+    def starts_at(self, clip: int) -> float:
+        """Returns where in a clip its first token begins, in seconds, except in training.
+
+        Of a clip that is cut into segments, that is the first token of the first segment.
+        """
+        item = next(i for i, (index, _, _) in enumerate(self._items) if index == clip)
+        frames = self._front_end.amplify(self.frames(item))
+        start: int = self._front_end.heard(frames).start
+        return start * self._front_end.config.frame_seconds
+
     def __getitem__(self, item: tuple[int, int]) -> Example:
         variation, index = item
         clip = self._items[index][0]

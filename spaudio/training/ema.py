@@ -10,8 +10,8 @@ class WeightAverage:
     """Averages the weights of a model over its training steps (Polyak & Juditsky 1992).
 
     The average forgets slowly at the end and fast at the beginning: its decay is
-    ``min(decay, (1 + step) / (10 + step))``, as in timm. Floating-point buffers, such as the
-    statistics of batch norm, are averaged too.
+    ``min(decay, (1 + step) / (10 + step))``, as in TensorFlow's ``ExponentialMovingAverage``.
+    Floating-point buffers, such as the statistics of batch norm, are averaged too.
 
     Args:
         model: The model; the average starts from its weights.

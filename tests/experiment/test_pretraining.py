@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from spaudio.audio.split import hold_out_validation
 from spaudio.errors import ConfigError
 from spaudio.experiment import pretraining
+from spaudio.experiment.pretraining import Pretraining
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.settings import PretrainConfig
 from spaudio.experiment.tasks import open_task
@@ -265,6 +267,11 @@ def test_settings_and_training_clips_reach_every_part(
     assert {clip.path for clip in train.clips} == used - {clip.path for clip in held_out.clips}
     assert pretraining._objective.mask_length == 3  # tokens of 40 ms
     assert pretraining._objective.mask_ratio == 0.4
+    for length, error in (("5", "less than half a token"), ("9000", "hides whole clips")):
+        changed = replace(task.settings.pretrain, mask_length=float(length))
+        settings = replace(task.settings, pretrain=changed)
+        with pytest.raises(ConfigError, match=error):
+            Pretraining(settings, data)
     assert data.train.augment.config.mel_masks == 1
     assert train.augment.config.mel_masks == 0
     assert data.train.augment._offset == train.augment._offset == np.float32(1e-5)

@@ -119,6 +119,8 @@ def test_settings_of_a_split_that_the_data_have() -> None:
         ),
         (["augment.time_masks=0", "augment.time_mask=0.1"], "time_mask .* without .*time_masks"),
         (["augment.mel_masks=0", "augment.mel_mask=4"], "mel_mask .* without .*mel_masks"),
+        (["augment=none", "augment.time_masks=2"], "time_masks .* without augment.time_mask$"),
+        (["augment=none", "augment.mel_masks=2"], "mel_masks .* without augment.mel_mask$"),
         (["augment.mixup=0", "augment.mixup_power=true"], "mixup_power .* without augment.mixup$"),
         (["cluster_options.timeout_min=5"], "timeout_min has no effect without cluster=slurm"),
     ],
@@ -145,17 +147,23 @@ def test_kernels_longer_than_all_clips() -> None:
         model = Classifier(3, 2, shape, options)
         [said] = long_kernels(model, 8)
         assert "filter=bank reach 8 tokens" in said
-        assert "longest clip or segment has 8" in said
+        assert "training sees at most 8 at a time" in said
+        assert "augment.crop" not in said
+        [said] = long_kernels(model, 8, crop=1.0)
+        assert "longer excerpts (augment.crop)" in said
         assert not list(long_kernels(model, 9))
     assert not list(long_kernels(Classifier(3, 2, shape, {"name": "none"}), 1))
 
 
 def test_positions_that_excerpts_do_not_reach() -> None:
     settings = audio("model.positions=learned", "augment.crop=2")
-    [said] = untrained_positions(settings, 2.5)
-    assert "augment.crop=2 s, but clips or segments last up to 2.5 s" in said
-    assert not list(untrained_positions(settings, 2.0))
-    assert not list(untrained_positions(audio("augment.crop=2"), 2.5))
+    [said] = untrained_positions(settings, 20, 25, 0.1)
+    assert "at most 2.0 s at a time, but clips or segments last up to 2.5 s" in said
+    assert "augment.crop=0 (now 2)" in said
+    [said] = untrained_positions(audio("model.positions=learned", "augment.crop=0"), 20, 25, 0.1)
+    assert said.endswith("Give model.positions=rotary")
+    assert not list(untrained_positions(settings, 20, 20, 0.1))
+    assert not list(untrained_positions(audio("augment.crop=2"), 20, 25, 0.1))
 
 
 class Recorded(list[np.ndarray]):

@@ -125,8 +125,12 @@ def test_the_mask_lies_under_the_spectrogram(tmp_path: Path, figures: list[Figur
     energies = torch.as_tensor(upper.collections[0].get_array()).float()
     torch.testing.assert_close(energies.reshape(4, 18), spectrogram.detach())
     assert upper.dataLim.x1 == pytest.approx(0.18)
-    assert lower.images[0].get_extent()[1] == pytest.approx(0.2)
+    assert lower.images[0].get_extent()[:2] == pytest.approx((0, 0.2))
     assert torch.as_tensor(lower.images[0].get_array()).shape == (6, 10)
+    # Of a clip whose first tokens were cut off.
+    tokens = torch.randn(4, 5)
+    assert plot_mask(model, tokens, spectrogram, path, start=0.1, title="", **SECONDS)
+    assert figures[1].axes[1].images[0].get_extent()[:2] == pytest.approx((0.1, 0.18))
 
 
 @pytest.mark.parametrize("place", ["after", "attention"])

@@ -156,9 +156,12 @@ class ClassificationTask(Task):
             *ignored_by_front_end(settings, data),
             *(quiet_recordings(settings, data.train) if settings.adapt is None else []),
             *slow_clips(settings, data.clips),
-            *long_kernels(model, longest),
-            *untrained_positions(settings, data.longest_seconds),
-            *unshifted_excerpts(settings, min(data.train.plain().lengths()) * self.token_seconds),
+            *long_kernels(model, max(data.train.lengths()), settings.augment.crop),
+            *untrained_positions(settings, data.train.longest()[1], longest, self.token_seconds),
+            # The last token may be all but empty.
+            *unshifted_excerpts(
+                settings, (min(data.train.plain().lengths()) - 1) * self.token_seconds
+            ),
         ]
 
     @override
@@ -334,11 +337,12 @@ class ClassificationTask(Task):
             figures.draw("frontend", lambda path: plot_front_end(first, last, path))
         if tokens.front_end != "pretrained":  # whose frames are hidden states
             frames = None if tokens.learned else torch.from_numpy(data.test.frames(0)).T
+            start = data.test.starts_at(0)
             figures.draw(
                 "mask",
                 lambda path: plot_mask(
                     after, features, frames, path, token_seconds=seconds,
-                    frame_seconds=tokens.frame_seconds, title=title,
+                    frame_seconds=tokens.frame_seconds, start=start, title=title,
                 ),
             )  # fmt: skip
         figures.draw("trajectory", lambda path: plot_trajectory(after, features, path, title=title))

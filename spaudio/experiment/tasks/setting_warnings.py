@@ -115,6 +115,8 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         idle |= {
             "augment.time_mask": not augment.time_masks and "without augment.time_masks",
             "augment.mel_mask": not augment.mel_masks and "without augment.mel_masks",
+            "augment.time_masks": not augment.time_mask and "without augment.time_mask",
+            "augment.mel_masks": not augment.mel_mask and "without augment.mel_mask",
             "augment.mixup_power": powers and not augment.mixup and "without augment.mixup",
         }
     yield from _idle(given, idle)
@@ -283,19 +285,21 @@ def quiet_recordings(settings: AudioSettings, train: TokenDataset) -> Iterator[s
         )
 
 
-def long_kernels(model: AnyClassifier, longest: int) -> Iterator[str]:
-    """Yields a warning if kernels are longer than the longest clip.
+def long_kernels(model: AnyClassifier, longest: int, crop: float = 0.0) -> Iterator[str]:
+    """Yields a warning if kernels are longer than all that training sees.
 
     Args:
         model: The model of the run.
-        longest: Length of the longest clip or segment, in tokens.
+        longest: Length of the longest training clip, segment or excerpt, in tokens.
+        crop: Length of excerpts, in seconds; 0 if there are none.
     """
     filters = model.token_filters().values()
     reach, name = max(((max(f.extent), f.name) for f in filters), default=(0, ""))
     if reach >= longest:
         yield (
-            f"the kernels of filter={name} reach {reach} tokens to one side, but the longest clip "
-            f"or segment has {longest}: their outer taps never see a token. Give shorter kernels"
+            f"the kernels of filter={name} reach {reach} tokens to one side, but training sees at "
+            f"most {longest} at a time, where their outer taps have no effect. Give shorter kernels"
+            + (", or longer excerpts (augment.crop)" if crop else "")
             + (
                 ", or finer tokens (tokens.hop, tokens.stack)"
                 if isinstance(model, Classifier)
@@ -304,19 +308,25 @@ def long_kernels(model: AnyClassifier, longest: int) -> Iterator[str]:
         )
 
 
-def untrained_positions(settings: AudioSettings, longest: float) -> Iterator[str]:
-    """Yields a warning if a clip reaches learned positions that no excerpt does.
+def untrained_positions(
+    settings: AudioSettings, trained: int, longest: int, token_seconds: float
+) -> Iterator[str]:
+    """Yields a warning if a clip reaches learned positions that are not trained.
 
     Args:
         settings: Settings of the run.
-        longest: Length of the longest clip or segment, in seconds.
+        trained: The most tokens that a training clip, segment or excerpt has.
+        longest: Length of the longest clip or segment of all splits, in tokens.
+        token_seconds: Duration of a token, in seconds.
     """
-    crop = settings.augment.crop
-    if settings.model.positions == "learned" and 0 < crop < longest:
+    if settings.model.positions == "learned" and trained < longest:
+        crop = settings.augment.crop
         yield (
-            f"model.positions=learned: training sees excerpts of augment.crop={crop:g} s, but "
-            f"clips or segments last up to {longest:.1f} s, so that later positions are never "
-            "trained. Give augment.crop=0, or model.positions=rotary"
+            f"model.positions=learned: training sees at most {trained * token_seconds:.1f} s at a "
+            f"time, but clips or segments last up to {longest * token_seconds:.1f} s, so that "
+            "later positions are never trained. Give "
+            + (f"augment.crop=0 (now {crop:g}), or " if crop else "")
+            + "model.positions=rotary"
         )
 
 

@@ -21,6 +21,7 @@ def plot_mask(
     *,
     token_seconds: float,
     frame_seconds: float,
+    start: float = 0.0,
     title: str,
 ) -> bool:
     """Draws the mask of a model's first token-adaptive bank over one clip.
@@ -35,6 +36,7 @@ def plot_mask(
         path: PNG to write.
         token_seconds: Seconds per token.
         frame_seconds: Seconds per frame of the spectrogram.
+        start: Where the first token begins in the spectrogram, in seconds.
         title: Title of the figure. The filter's name is added to it.
 
     Returns:
@@ -69,8 +71,8 @@ def plot_mask(
     assert isinstance(bank, TokenFilter)
     opened = mask[0].T[centre_frequency(bank.frequency_response()).argsort()]
     filters, count = opened.shape
-    end = count * token_seconds
-    drawn = draw_image(lower, opened, (0, end, 0, filters), vmin=0, vmax=1, cmap="cividis")
+    end = start + count * token_seconds
+    drawn = draw_image(lower, opened, (start, end, 0, filters), vmin=0, vmax=1, cmap="cividis")
     figure.colorbar(drawn, ax=lower, label="mask")
     lower.set(ylabel="filter, by centre frequency", xlabel="seconds")
     lower.set_xlim(0, max(frames * frame_seconds, end))

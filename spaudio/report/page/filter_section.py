@@ -96,6 +96,8 @@ def make_filter_section(
     numbers = sorted({number for found in chosen.values() for number in found})
     use = measure_filter_use(trained, test, numbers, multi_label, temperature)
     shown = [_kernel(kernel, after[kernel.layer], test, token_seconds) for kernel in use.kernels]
+    # A pause at the beginning may have been cut off.
+    start = test.starts_at(use.clip)
     clip = test.clips[use.clip]
     order = use.on.argsort(descending=True)[:TOP].tolist()
     order += [i for i in use.off.argsort(descending=True)[:2].tolist() if i not in order]
@@ -108,7 +110,7 @@ def make_filter_section(
             title=f"embeddings after the last filter, filters {name}",
             x="seconds",
             y="dimension",
-            xlim=(0, span),
+            xlim=(start, start + span),
             ylim=(part.shape[1], 0),
         )
         for name, part in (("off", use.before), ("on", use.after))
@@ -185,7 +187,7 @@ def _kernel(
     peaks = []
     for peak in kernel.peaks:
         clip = test.clips[peak.clip]
-        second = (peak.token + 0.5) * token_seconds
+        second = test.starts_at(peak.clip) + (peak.token + 0.5) * token_seconds
         # Only part of a longer clip is shown.
         known = test.is_whole and second < clip.seconds <= SECONDS
         peaks.append(ShownPeak(clip.path, clip.label, round(second, 3) if known else None))
