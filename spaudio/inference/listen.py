@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spaudio.audio.decode import Waveform, probe, stream_audio
-from spaudio.errors import ConfigError, how_to_install
+from spaudio.errors import AudioError, ConfigError, how_to_install
 from spaudio.inference.live import Heard, Stream
 
 BLOCK_SECONDS = 0.05  # of a block of samples; shorter ones give predictions sooner and cost more
@@ -71,6 +71,7 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
     Raises:
         ConfigError: If sounddevice or PortAudio is missing, or there is no such device; later, if
             it does not start.
+        AudioError: Later, if the device stops, such as one that is unplugged.
     """
     try:
         import sounddevice
@@ -117,7 +118,16 @@ def open_microphone(device: str | None, sample_rate: int, warn: Callable[[str], 
                     "name another --device, or listen to a file with --file"
                 ) from error
             while True:
-                yield arrived.get()
+                try:
+                    block = arrived.get(timeout=1)
+                except queue.Empty:
+                    if stream.active:  # but slow
+                        continue
+                    raise AudioError(
+                        f"{info['name']} gives no more sound; connect it again, or name another "
+                        "--device"
+                    ) from None
+                yield block
                 waiting = arrived.qsize() * BLOCK_SECONDS
                 if waiting > _BEHIND and not late:
                     warn(f"predictions are {waiting:.1f} s behind the sound; give a longer --hop")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -77,8 +78,19 @@ def _reader_has_left() -> bool:
     """Whether what reads standard output, such as `head`, has closed it; output then ends."""
     try:
         sys.stdout.flush()
+        gone = not sys.stdout.closed and _is_broken(sys.stdout.fileno())  # unbuffered
     except BrokenPipeError:
+        gone = True
+    except OSError:  # a stream without a descriptor
+        return False
+    if gone:
         # Python flushes once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return gone
+
+
+def _is_broken(descriptor: int) -> bool:
+    """Whether a descriptor is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -1,5 +1,6 @@
 """``spaudio generate`` on a run that was never trained."""
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,10 +73,15 @@ def test_the_command_continues_the_prompt(run: Path, capsys: pytest.CaptureFixtu
     assert greedy[7:-1] == decode(uncached[0].tolist())
 
 
-def test_a_closed_pipe_ends_the_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_closed_pipe_ends_the_command(
+    buffered: bool, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w") as closed:
+    # As with PYTHONUNBUFFERED, where nothing is left to be flushed.
+    raw = open(writer, "wb", buffering=-1 if buffered else 0)  # noqa: SIM115
+    with io.TextIOWrapper(raw, write_through=not buffered) as closed:
         monkeypatch.setattr("sys.stdout", closed)
         with pytest.raises(SystemExit, match="141"):
             main(["generate", str(run), "--length", "4"])

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from spaudio.cli import main
-from spaudio.errors import ConfigError
+from spaudio.errors import AudioError, ConfigError
 from spaudio.experiment.inputs import Inputs
 from spaudio.inference.listen import BLOCK_SECONDS, listen, open_microphone, play_file
 from spaudio.inference.live import Heard, open_stream
@@ -67,12 +67,12 @@ class FakeAudio(types.ModuleType):
 
     def __init__(self, wave: np.ndarray) -> None:
         super().__init__("sounddevice")
-        self.wave = wave
+        self.wave, self.unplugged = wave, False
         outer = self
 
         class InputStream:
             def __init__(self, callback: Any, blocksize: int, **settings: Any) -> None:
-                self.callback, self.size = callback, blocksize
+                self.callback, self.size, self.active = callback, blocksize, True
                 assert settings["samplerate"] == 16_000
 
             def start(self) -> None:
@@ -83,6 +83,7 @@ class FakeAudio(types.ModuleType):
                 def play() -> None:
                     for number, block in enumerate(blocks):
                         self.callback(block[:, None], len(block), None, "overflow" * (number == 2))
+                    self.active = not outer.unplugged
 
                 self.thread = threading.Thread(target=play)
                 self.thread.start()
@@ -123,6 +124,11 @@ def test_a_microphone_of_another_rate(run: Path, monkeypatch: pytest.MonkeyPatch
     assert "sound was lost (overflow)" in said
     with pytest.raises(ConfigError, match=r"no input device 'x' \(No input device matching 'x'"):
         open_microphone("x", 8000, said.append)
+    unplugged = FakeAudio(wave[:8000])  # half a second
+    unplugged.unplugged = True
+    monkeypatch.setitem(sys.modules, "sounddevice", unplugged)
+    with pytest.raises(AudioError, match="Fake gives no more sound; connect it again"):
+        listen(stream, open_microphone("3", 8000, said.append), say, said.append)
     monkeypatch.setitem(sys.modules, "sounddevice", FakeAudio(wave[:0]))
     with pytest.raises(ConfigError, match=r"Fake does not start \(Device unavailable\)"):
         listen(stream, open_microphone("3", 8000, said.append), say, said.append)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,6 +246,23 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     assert found.data["classes"] == [*ODD[:2], r'"x" & \u2028']
     assert found.data["raw"] == list(ODD)
     assert {clip["r"] for clip in found.data["clips"]} == {clip.path for clip in page.clips}
+
+
+def test_what_depends_on_the_recipe_and_its_classes(tmp_path: Path) -> None:
+    page, media = odd_page(tmp_path)
+    for classes, settings, row, use in (
+        (page.classes, {}, "all classes", "does not read the saved file"),
+        (("a", "_none_", "b"), {"labels": None}, "all classes but _none_", "labels=corrections"),
+    ):
+        rows = rows_of_one_label(classes, page.clips)
+        shown = replace(page, classes=classes, rows=rows, settings=settings)
+        write_page(tmp_path / "run", shown, media)
+        html = (tmp_path / "run" / PAGE).read_text(encoding="utf-8")
+        found = Found(html)
+        assert f'<th scope="row">{row}</th>' in html
+        left_out = [a["data-class"] for _, a in found.tags if "data-nothing" in a]
+        assert left_out == [str(i) for i, name in enumerate(classes) if name == "_none_"]
+        assert use in found.data["use"]
 
 
 def test_what_a_page_leaves_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

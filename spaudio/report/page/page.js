@@ -55,10 +55,12 @@ function makePlayer(place, path, caption, mark) {
   place.append(axes, words);
   place.player = { button, head, sound, seconds, failed };
   button.addEventListener("click", (event) => {
-    const width = button.getBoundingClientRect();
-    // A click by the keyboard has no place; one by the pointer starts where it is.
-    const from = event.detail && picture ? (event.clientX - width.left) / width.width : 0;
-    toggle(place.player, from > 0.05 ? from : 0);
+    const box = button.getBoundingClientRect();
+    const x = event.clientX - box.left;
+    // The width of the play sign, see page.css.
+    const sign = 2.2 * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    // A click by the keyboard has no place; one by the pointer, beside the sign, starts where it is.
+    toggle(place.player, event.detail && picture && x > sign ? x / box.width : 0);
   });
 }
 
@@ -222,7 +224,7 @@ function chosen() {
   const text = state.text.toLowerCase();
   return base.filter((clip) => {
     const predicted = clip.t[0][0];
-    if (state.view === "errors" && !state.cell && clip.l.includes(predicted)) return false;
+    if (state.view === "errors" && clip.l.includes(predicted)) return false;
     if (state.cell) {
       const [label, guess, either] = state.cell;
       if (either && !clip.l.includes(label) && predicted !== guess) return false;
@@ -249,20 +251,26 @@ function list() {
   chip.hidden = !state.cell;
   if (state.cell) {
     const [label, guess, either] = state.cell;
-    chip.textContent = either ? `with ${data.classes[label]} ✕` : `${data.classes[label]} → ${data.classes[guess]} ✕`;
+    // Isolated, names of scripts from right to left keep their places.
+    const [one, other] = [label, guess].map((i) => `\u2068${data.classes[i]}\u2069`);
+    chip.textContent = either ? `with ${one} ✕` : `${one} → ${other} ✕`;
   }
   $("#hint").textContent = hint();
-  say(`${listed.length} clips`);
+  say(counted());
+}
+
+function counted() {
+  return `${listed.length} ${listed.length === 1 ? "clip" : "clips"}`;
 }
 
 function hint() {
-  const count = `${listed.length} ${listed.length === 1 ? "clip" : "clips"}`;
+  const count = counted();
   const [wrong, right] = data.left_out;
   const parts = [wrong && `${wrong} least confident errors`, right && `${right} correct clips with the highest probabilities`];
   const rest = wrong + right ? ` Left out of this page, from all lists: ${parts.filter(Boolean).join(", ")}.` : "";
   if (state.cell) return `${count}.${rest}`;
   if (state.view === "suspects")
-    return `${count} with the least probable labels, lowest probability first. Most may be errors of the model: listen, then decide. Pass the saved file to recipes/folder as labels=corrections.csv.`;
+    return `${count} with the least probable labels, lowest probability first. Most may be errors of the model: listen, then decide. ${data.use}`;
   if (state.view === "errors") return `${count}, most confident errors first.${wrong ? rest : ""}`;
   return `${count}: errors first, then the others, least confident first.${rest}`;
 }
@@ -312,7 +320,9 @@ function makeCard(clip) {
     const row = make("li", clip.l.includes(index) ? "own" : "");
     const bar = make("i");
     bar.style.width = `${100 * probability}%`;
-    row.append(make("span", "", data.classes[index]), bar, make("b", "", percent(probability)));
+    const called = make("span", "", data.classes[index]);
+    called.title = data.classes[index]; // which may be cut
+    row.append(called, bar, make("b", "", percent(probability)));
     $(".top", card).append(row);
   }
   const form = $(".judge", card);
@@ -412,7 +422,7 @@ function showThreshold(row) {
 }
 
 function showAll() {
-  const rows = $$(".classes tr[data-class]");
+  const rows = $$(".classes tr[data-class]:not([data-nothing])");
   const sum = [0, 0, 0];
   const thresholds = new Set(rows.map((row) => +$("input", row).value));
   for (const row of rows) {
@@ -421,7 +431,7 @@ function showAll() {
     [above[threshold], hits[threshold], +row.dataset.clips].forEach((n, i) => (sum[i] += n));
   }
   const every = $(".classes .every");
-  const [first] = thresholds;
+  const [first = 0] = thresholds;
   $("output", every).textContent = thresholds.size > 1 ? "mixed" : (first / 100).toFixed(2);
   $(".precision", every).textContent = quotient(sum[1], sum[0]);
   $(".recall", every).textContent = quotient(sum[1], sum[2]);
@@ -445,7 +455,7 @@ function showMore() {
 function filter(cell) {
   const same = state.cell && cell && state.cell.join() === cell.join();
   state.cell = same ? null : cell;
-  if (state.cell && state.view === "suspects") state.view = "all"; // a cell lists all of its clips
+  if (state.cell) state.view = "all"; // a cell lists all of its clips
   list();
   if (state.cell) $("#clips").scrollIntoView({ block: "start" });
 }
@@ -493,5 +503,6 @@ for (const place of $$("main section .player[data-path]")) {
   makePlayer(place, path, caption, mark === undefined ? undefined : +mark);
 }
 if (!data.clips.some((clip) => !clip.l.includes(clip.t[0][0]))) state.view = "all"; // no errors
+state.text = $("#search").value; // which the browser may have restored
 list();
 showCount();

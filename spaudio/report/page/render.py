@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from spaudio.audio.manifest import is_nothing
 from spaudio.io.atomic import write_atomic
 from spaudio.io.escape import printable
 from spaudio.io.plain import flatten
@@ -155,6 +156,10 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
             for path, one in page.decided.items()
         },
         "above": [row.above for row in page.rows],
+        # What to do with the saved corrections.
+        "use": "Pass the saved file to this recipe as labels=corrections.csv."
+        if "labels" in page.settings
+        else "This recipe does not read the saved file: correct the dataset itself.",
     }
     if classes != list(page.classes):
         kept["raw"] = list(page.classes)  # for the file of corrections
@@ -173,6 +178,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     linked = any(not medium.picture for medium in media.found.values())
     html = environment.get_template("page.html").render(
         page=page,
+        nothing=[name for name in page.classes if is_nothing(name)],
         matrix=_matrix(page),
         pairs=_pairs(page),
         errors=errors,
