@@ -162,7 +162,9 @@ def prepare(
     refuse_empty_source(options.get("source"))
     home = Path(folder) / name
     target = home / _key(name, options)
-    with named_full_disk(folder, "data"), locked(home / "lock"):
+    waiting = f"waiting for another process that prepares data in {home}"
+    with named_full_disk(folder, "data"), locked(home / "lock", waiting):
+        (home / NOT_A_SOURCE).touch()  # in a folder of sounds
         work = home / "work"
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()

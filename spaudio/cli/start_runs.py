@@ -20,6 +20,8 @@ def _train(chosen: argparse.Namespace) -> None:
     from spaudio.experiment.entry import main as run_recipe
 
     if folder is not None:
+        if "${" in folder:
+            raise ConfigError(f"{folder}: settings cannot hold `${{`; rename the folder")
         given = [f"source={quoted(folder)}", *given]
     script = recipes_folder() / "folder" / "run.py"
     options = ["-m"] * chosen.multirun + ["--cfg"] * chosen.cfg

@@ -90,6 +90,11 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line} lists several values; add -m to run them all")
+        if isinstance(override.value(), dict) and override.key_or_group != "cluster_options":
+            raise ConfigError(
+                f"{override.input_line}: give each setting by its own name, {override.key_or_group}"
+                ".NAME=VALUE"
+            )
     keys = {override.key_or_group for override in parsed}
     if {"filter.milliseconds", "filter.kernel_size"} <= keys:
         raise ConfigError("filter.milliseconds and filter.kernel_size set the same size; give one")
@@ -107,7 +112,10 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Settings:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{recipe / 'config.yaml'}: {first_line(error)}") from error
-    assert isinstance(settings, Settings)
+    if not isinstance(settings, Settings):
+        raise ConfigError(
+            f"{recipe / 'config.yaml'} has no list defaults: that begins with audio or text"
+        )
     if isinstance(settings.model, PretrainedConfig) and "model" not in keys:
         # Its defaults would replace settings of the file that were chosen on purpose, or be absent.
         raise ConfigError(
@@ -360,7 +368,7 @@ def _explained(
         return unknown("setting", key, known)
     if isinstance(cause, ValidationError):
         expected = re.search(r"(?:converted to|not a valid|is not a(?! valid)) (\w+)", str(cause))
-        wanted = _EXPECTED.get(expected[1], expected[1]) if expected else "a value, not null"
+        wanted = _EXPECTED.get(expected[1], expected[1]) if expected else _by_type(cause)
         key = str(cause.full_key)
         keys = {o.key_or_group: o.input_line for o in overrides}
         near = [k for k in sorted(keys, key=len) if key == k or key.startswith((f"{k}.", f"{k}["))]
@@ -368,7 +376,35 @@ def _explained(
         lists = [o.input_line for o in overrides if isinstance(o.value(), list)]
         given = keys[near[-1]] if near else lists[0] if key.isdigit() and len(lists) == 1 else key
         return ConfigError(f"{given}; expected {wanted} ({first_line(cause)})")
+    if isinstance(error.__context__, OmegaConfBaseException):  # of a setting in the file
+        return _wrong_in_file(recipe / "config.yaml", file, error.__context__)
     return ConfigError(f"{recipe / 'config.yaml'}: {first_line(cause or error)}")
+
+
+def _by_type(error: ValidationError) -> str:
+    """Returns what a setting expects, where OmegaConf's text does not say it."""
+    if "to string" in str(error):
+        return "text, quoted where it holds brackets"
+    return "a mapping" if "Dict" in str(error) else "a value, not null"
+
+
+def _wrong_in_file(
+    path: Path, file: Mapping[str, Any], error: OmegaConfBaseException
+) -> ConfigError:
+    """Returns an error that names the wrong setting of a recipe's file."""
+    for group in GROUPS:
+        if isinstance(file.get(group), str):
+            return ConfigError(
+                f"{path}: {group}: {file[group]} is a choice; make it under defaults:, as "
+                f"- override {group}: {file[group]}"
+            )
+    key = str(error.full_key)
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        kind = error.object_type  # of the group of settings that the key is in
+        if is_dataclass(kind):
+            known = [f"{key.rpartition('.')[0]}.{one.name}".lstrip(".") for one in fields(kind)]
+            return ConfigError(f"{path}: {unknown('setting', key, known)}")
+    return ConfigError(f"{path}: {key}: {first_line(error)}")
 
 
 def _setting_names(settings: Any, prefix: str = "") -> Iterable[str]:

@@ -24,6 +24,7 @@ from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.io.escape import printable, printable_error
 from spaudio.io.messages import say
 from spaudio.io.parent import end_with_parent
+from spaudio.io.paths import user_path
 from spaudio.report.convergence import NoBaselineError
 
 
@@ -56,7 +57,7 @@ def main(
             given = expand(chosen.overrides)[0] if chosen.multirun else chosen.overrides
             settings = compose(path.parent, given)
             if settings.resume is not None:  # all other settings are those of the run
-                settings = read_run_settings(Path(settings.resume))
+                settings = read_run_settings(user_path(settings.resume))
             sys.stdout.write(yaml.safe_dump(settings.as_dict(), sort_keys=False))
         elif chosen.multirun:
             finished, error = run_sweep(path, chosen.overrides)

@@ -14,6 +14,7 @@ from spaudio.experiment.run_folder import (
     named_reports,
     open_run_folder,
     read_run_settings,
+    refuse_other_settings,
     save_run_settings,
 )
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
@@ -63,6 +64,8 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
     refuse_given_fold(settings)
     values, key = settings.fold_by.values, settings.fold_by.key
 
+    if folder is None:
+        refuse_other_settings(settings)
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
     data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
     if data.multi_label:
@@ -94,6 +97,8 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
         remedy = f"resume={folder}"
         if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
             raise SpaudioError(failed_runs(failed, len(runs), remedy))
+        for path in runs.values():  # the data may have changed between two folds
+            _refuse_other_samples(path, data, key)
 
         folds, figures = join_folds(runs), Figures(folder)
 

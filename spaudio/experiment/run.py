@@ -21,7 +21,7 @@ from spaudio.experiment.processes import (
     share_run_folder,
 )
 from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.run_folder import differences, named_reports
+from spaudio.experiment.run_folder import differences, named_reports, refuse_taken
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
 from spaudio.experiment.tasks import open_task
@@ -75,6 +75,8 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         if first:
             say(f"{run} is finished; its report is {named_reports(run)}")
         return run
+    if run is None:
+        refuse_taken(settings)
     start = time.perf_counter()
     accelerator = make_accelerator(settings.trainer)
     with (
@@ -95,6 +97,8 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
     with exclusive(run, accelerator), _told_how_to_continue(run):
         if (run / REPORT).is_file():  # another process has finished it in the meantime
             return run
+        if _begun(run) != begun:
+            raise CheckpointError(f"another process has continued {run}; repeat the command")
         if accelerator.is_main_process:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from spaudio.audio.find import NOT_A_SOURCE
 from spaudio.errors import CheckpointError, ConfigError, first_line
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
@@ -57,15 +58,13 @@ def create_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     try:
         with named_full_disk(folder.parent, "runs"):
             staging.mkdir(parents=True)
+            (staging / NOT_A_SOURCE).touch()  # of a run in a folder of sounds
             save_run_settings(staging, settings)
         # Fails if another run has taken the name. An empty folder is replaced.
         staging.rename(folder)
     except OSError as error:
         if os.path.lexists(folder):
-            raise ConfigError(
-                f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or "
-                f"continue it with resume={folder}"
-            ) from error
+            raise _taken(settings, folder) from error
         raise ConfigError(
             f"runs={settings.runs}: cannot make {folder} ({error.strerror}); name a folder that "
             "can be written to"
@@ -92,20 +91,61 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         folder = folder_of(settings)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
-    there = read_run_settings(folder)
-    different = differences(there, settings)
+    different = refuse_other_settings(settings, folder)
+    if different and not (folder / REPORT).is_file():
+        there = read_run_settings(folder)
+        for key, wanted in different.items():
+            group, _, name = key.rpartition(".")
+            setattr(getattr(there, group) if group else there, name, wanted)
+        save_run_settings(folder, there)
+    return folder
+
+
+def refuse_other_settings(settings: Settings, folder: Path | None = None) -> dict[str, Any]:
+    """Checks that a run of the same name, if there is one, has the same settings.
+
+    Args:
+        settings: Settings of the run.
+        folder: Its folder; None for ``<runs>/<recipe>/<run_id>``.
+
+    Returns:
+        Settings of the machine that differ, with their new values.
+
+    Raises:
+        ConfigError: If other settings differ.
+    """
+    if folder is None and settings.run_id is not None:
+        folder = folder_of(settings)
+    if folder is None or not (folder / CONFIG).is_file():
+        return {}
+    different = differences(read_run_settings(folder), settings)
     for key, (before, wanted) in different.items():
         if key not in MACHINE:
             raise ConfigError(
                 f"{folder} was run with {key}={before}, not {wanted}; choose another run_id, keep "
                 f"these runs elsewhere with runs=FOLDER, or continue with resume={folder}"
             )
-    if different and not (folder / REPORT).is_file():
-        for key, (_, wanted) in different.items():
-            group, _, name = key.rpartition(".")
-            setattr(getattr(there, group) if group else there, name, wanted)
-        save_run_settings(folder, there)
-    return folder
+    return {key: wanted for key, (_, wanted) in different.items()}
+
+
+def refuse_taken(settings: Settings) -> None:
+    """Checks that a new run may have its name, before its data are prepared.
+
+    Raises:
+        ConfigError: If a folder of that name is not empty.
+    """
+    folder = folder_of(settings)
+    if settings.run_id is None or not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise _taken(settings, folder)
+
+
+def _taken(settings: Settings, folder: Path) -> ConfigError:
+    return ConfigError(
+        f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or continue it "
+        f"with resume={folder}"
+    )
 
 
 def differences(there: Settings, wanted: Settings) -> dict[str, tuple[Any, Any]]:

@@ -63,8 +63,8 @@ def prep_schema(kind: type[Settings], prepare: Callable[..., Any]) -> type[Setti
         prepare: The function; each keyword-only argument has an annotation and a default.
 
     Raises:
-        ConfigError: If an argument has the name of another setting, no default, or an annotation
-            that settings cannot have.
+        ConfigError: If an argument has the name of another setting, no default, an annotation
+            that settings cannot have, or a default that does not fit it.
     """
     hints = typing.get_type_hints(prepare)
     taken = {f.name for f in fields(kind)}
@@ -84,7 +84,17 @@ def prep_schema(kind: type[Settings], prepare: Callable[..., Any]) -> type[Setti
     key = (kind, repr(options))
     if key not in _WITH_OPTIONS:
         given = [(name, hint, _default(default)) for name, hint, default in options]
-        _WITH_OPTIONS[key] = make_dataclass(kind.__name__, given, bases=(kind,))
+        schema = make_dataclass(kind.__name__, given, bases=(kind,))
+        try:
+            OmegaConf.structured(schema)
+        except OmegaConfBaseException as error:
+            name = str(error.full_key)
+            raise ConfigError(
+                f"prepare's {name!r} has a default that does not fit its annotation "
+                f"({first_line(error)}); annotate it as one of these types and None if it may be "
+                "None"
+            ) from error
+        _WITH_OPTIONS[key] = schema
     return _WITH_OPTIONS[key]
 
 

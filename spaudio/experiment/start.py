@@ -9,6 +9,7 @@ from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import read_run_settings, refuse_elsewhere
 from spaudio.experiment.settings import AudioSettings, Settings
 from spaudio.io.messages import warn
+from spaudio.io.paths import user_path
 
 
 def start_run(settings: Settings, script: Path) -> Path:
@@ -27,11 +28,11 @@ def start_run(settings: Settings, script: Path) -> Path:
     """
     if settings.resume is None:
         return execute_run(settings, script, jobs=settings.jobs)
-    run = Path(settings.resume)
+    run = user_path(settings.resume)
     if run.name in ("", ".."):  # such as resume=., of which reports would have no name
         run = run.resolve()
     own = read_run_settings(run)
-    if own.prep == "prep" and own.recipe != script.parent.name:
+    if own.prep == "prep" and own.recipe != settings.recipe:
         raise ConfigError(
             f"{run} is a run of {own.recipe}, a recipe of its own; resume it with "
             f"{own.recipe}/run.py"

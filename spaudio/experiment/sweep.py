@@ -10,7 +10,11 @@ from spaudio.experiment.folds import refuse_given_fold
 from spaudio.experiment.launch import Launcher, failed_runs
 from spaudio.experiment.processes import processes
 from spaudio.experiment.recipes import data_prep_folder
-from spaudio.experiment.run_folder import new_run_id, open_run_folder
+from spaudio.experiment.run_folder import (
+    new_run_id,
+    open_run_folder,
+    refuse_other_settings,
+)
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.start import execute_run
 
@@ -48,6 +52,8 @@ def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str |
     name = first.run_id or new_run_id()
     for number, settings in enumerate(composed):
         settings.run_id = f"{name}-{number}"
+    for settings in composed:
+        refuse_other_settings(settings)
     check_some_data(composed, data_prep_folder(script.parent))
     folders = [open_run_folder(settings) for settings in composed]
     remedy = f"run_id={name} and the same settings"

@@ -55,7 +55,8 @@ def download(
     target = Path(target)
     if target.is_file():
         return target
-    with locked(target.with_name(target.name + ".lock")):
+    waiting = f"waiting for another process that downloads {target}"
+    with locked(target.with_name(target.name + ".lock"), waiting):
         if not target.is_file():  # another process may have downloaded it in the meantime
             _download(url, target, checksum, timeout)
     return target

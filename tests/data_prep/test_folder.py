@@ -264,6 +264,7 @@ def test_what_the_preparation_writes_is_no_class(source: Path, tmp_path: Path, d
     for options in ({"background": tmp_path / "site"}, {}):
         found = run_script(prepare, source / data, source=source, **options)
         assert not any("no clip was taken" in line for line in found.warnings)
+        assert not any("files that were ignored" in line for line in found.warnings)
         known = Counter((c.label, c.split) for c in found.clips if c.label != "_background_")
         assert known == before
     with pytest.raises(ConfigError, match="is where the preparation keeps its own files; move"):

@@ -126,7 +126,11 @@ def test_every_choice_of_every_group_composes() -> None:
         (["model=[1,2]"], r"unknown model '\[1,2\]'; known: medium"),
         (["model=[small,tiny]"], r"unknown model '\[small,tiny\]'; .*known: medium"),
         (["preset=7"], r"unknown preset '7'; known: debug"),
-        (["filter={kernel: 8}"], r"unknown setting 'filter\.kernel'"),
+        (["filter={kernel: 8}"], r"give each setting by its own name, filter\.NAME=VALUE"),
+        (["trainer={epochs: 2}"], r"give each setting by its own name, trainer\.NAME=VALUE"),
+        (["run_id=[a]"], r"run_id=\[a\]; expected text, quoted where it holds brackets"),
+        (["cluster_options=3"], "cluster_options=3; expected a mapping"),
+        (["seed=null"], "seed=null; expected a value, not null"),
         (["model.source=x"], r"model\.source is a setting of model=pretrained; give that, too"),
         (["dim=64"], r"unknown setting 'dim'; did you mean .*model\.dim"),  # not pretrained's own
         (["=3"], "'=3' names no setting"),
@@ -158,6 +162,28 @@ def test_text_is_kept_as_it_was_written(value: str) -> None:
     assert model.source == value
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("skip_badd: true", r"unknown setting 'skip_badd'; did you mean skip_bad\?"),
+        ("trainer: {epoch: 3}", r"unknown setting 'trainer\.epoch'; did you mean trainer\.epochs"),
+        ("trainer: {epochs: ten}", r"trainer\.epochs: Value 'ten' .* to Integer"),
+        ("filter: bank", "filter: bank is a choice; .* as - override filter: bank"),
+    ],
+)
+def test_what_is_wrong_in_the_file_of_a_recipe_is_named(
+    line: str, named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "prep.py").write_text("def prepare(work, *, source: str = ''): ...\n")
+    whole = f"defaults: [audio, _self_]\nrecipe: own\nprep: prep\n{line}\n"
+    (tmp_path / "config.yaml").write_text(whole)
+    with pytest.raises(ConfigError, match=rf"config\.yaml: {named}"):
+        compose(tmp_path)
+    (tmp_path / "config.yaml").write_text(whole.replace("defaults:", "default:"))
+    with pytest.raises(ConfigError, match="no list defaults: that begins with audio or text"):
+        compose(tmp_path)
+
+
 def test_a_script_may_evaluate_its_annotations_late(tmp_path: Path) -> None:
     (tmp_path / "prep.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
@@ -174,7 +200,12 @@ def test_arguments_of_a_data_set_that_settings_cannot_have_are_named() -> None:
     def choice(work: Path, *, mic: Literal["a", "b"] = "a") -> None: ...
     def needed(work: Path, *, mic: str) -> None: ...
 
-    for prepare, said in ((bare, "annotated as"), (choice, "annotated as"), (needed, "no default")):
+    def unlike(work: Path, *, mic: int = "a") -> None: ...  # type: ignore[assignment]
+
+    for prepare, said in (
+        (bare, "annotated as"), (choice, "annotated as"), (needed, "no default"),
+        (unlike, "does not fit its annotation"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=f"prepare's 'mic' .*{said}"):
             prep_schema(AudioSettings, prepare)
 

@@ -225,6 +225,22 @@ def test_folds_are_run_jobs_at_a_time(
     assert started == [(2, 3), (3, 3)]
 
 
+def test_folds_whose_data_changed_meanwhile_are_not_joined(
+    fsdd: list[str], run_recipe: RunRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnOtherSamples(Launcher):
+        def __call__(self, runs: Any, remedy: str) -> Any:
+            failed = super().__call__(runs, remedy)
+            file = next(run for run in runs if run.name == "fold-theo") / "inputs.json"
+            file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
+            return failed
+
+    monkeypatch.setattr(spaudio.experiment.folds, "Launcher", OnOtherSamples)
+    done = run_recipe("fsdd", *fsdd, "run_id=x", "page=false", "trainer.epochs=1")
+    assert "the data have changed since runs/fsdd/x/fold-theo began" in done.err
+    assert not (tmp_path / "runs" / "fsdd" / "x" / "report.json").exists()
+
+
 def test_one_run_is_not_submitted_and_folds_are(
     fsdd: list[str], run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

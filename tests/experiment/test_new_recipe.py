@@ -62,7 +62,16 @@ def test_a_new_recipe_runs_and_can_be_edited(
     run = tmp_path / "runs" / "digits" / "a"
     assert read_run_config(run)["about"]["licence"] == "CC0"
     assert "15 training, 3 validation, 12 test" in (run / "report.md").read_text().replace("\n", "")
+    # The folder may be renamed; a name that is taken is refused before anything is prepared.
+    renamed = str(folder.rename(tmp_path / "numbers") / "run.py")
     capsys.readouterr()
+    run_recipe(renamed, [f"resume={run}"])
+    assert "is finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_recipe(renamed, ["run_id=a", "data=unused"])
+    assert "run_id=a exists in runs/digits; choose" in capsys.readouterr().err
+    assert not (tmp_path / "unused").exists()
+    (tmp_path / "numbers").rename(folder)
     text = config.read_text()
     config.write_text(
         text.replace("preset: null", "preset: null\n  - override model: pretrained", 1)

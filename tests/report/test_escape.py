@@ -1,6 +1,7 @@
 """Names are shown as they are, wherever they go: no formula, markup or control sequence."""
 
 import csv
+import errno
 import json
 import os
 import warnings
@@ -84,6 +85,12 @@ def test_a_failing_figure_is_one_line_of_the_report(tmp_path: Path) -> None:
         "![a b](a%20b.png)",
         r"- mask.png could not be drawn (ValueError: no \| way)",
     ]
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):  # a run that is not finished can be resumed
+        figures.draw("page", full)
 
 
 def test_characters_that_the_font_lacks_are_named_once(

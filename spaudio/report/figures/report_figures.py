@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from spaudio.io.escape import for_markdown
+from spaudio.io.full_disk import is_full
 
 
 class Figures:
@@ -33,6 +34,8 @@ class Figures:
             path.unlink(missing_ok=True)  # from an earlier report
             draw(path)
         except Exception as error:  # matplotlib raises anything
+            if is_full(error):  # what is not written now would be missing from a finished run
+                raise
             said = f"{type(error).__name__}: {error}".splitlines()[0]
             self.failed[name] = said
             warnings.warn(f"{path} could not be drawn ({said})", stacklevel=2)
