@@ -79,7 +79,7 @@ def _cleaned(name: str) -> str:
     """Reads any text, and cleans it."""
     path = _existing(name, "clean")
     try:
-        return clean(path.read_text(encoding="utf-8-sig"))
+        return clean(b"".join(_pieces(path)).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not text in UTF-8 ({error}); convert it first") from error
 
@@ -92,20 +92,28 @@ def _text8(work: Path, source: str | None) -> SourceText:
         folder = user_path(source)
         there = [folder / name for name in ("text8", "text8.zip") if (folder / name).is_file()]
         path = there[0] if there else _existing(source, "source")
-    digest = hashlib.md5(usedforsecurity=False)
-    for piece in _pieces(path):
-        digest.update(piece)
-    if digest.hexdigest() != TEXT_MD5:
+    digest = _md5(path)
+    if digest != TEXT_MD5:
         raise DataError(
-            f"source={source!r} is not text8: its MD5 is {digest.hexdigest()}, that of text8 is "
+            f"source={source!r} is not text8: its MD5 is {digest}, that of text8 is "
             f"{TEXT_MD5}; fetch it again, or use it as a stand-in with corpus=FILE"
         )
     return SourceText("text8", "text8", False, TEXT_MD5, partial(_pieces, path))
 
 
+def _md5(path: Path) -> str:
+    """Returns the MD5 of a text."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def _file(corpus: str) -> SourceText:
-    """Returns any file in text8's format."""
+    """Returns any file in text8's format, which may be text8 itself."""
     path = _existing(corpus, "corpus")
+    if _md5(path) == TEXT_MD5:
+        return SourceText("text8", corpus, False, TEXT_MD5, partial(_pieces, path))
     key = f"{path.resolve()} {FileState.of(path.stat())}"
     return SourceText(f"{path.name} (a stand-in)", corpus, True, key, partial(_pieces, path))
 
@@ -148,13 +156,17 @@ def _pieces(path: Path) -> Iterator[bytes]:
         with ExitStack() as stack:
             if zipfile.is_zipfile(path):
                 archive = stack.enter_context(zipfile.ZipFile(path))
+                if "text8" not in archive.namelist():
+                    raise DataError(
+                        f"{path}: holds no file text8; unpack it, and name the text in it"
+                    )
                 file = stack.enter_context(archive.open("text8"))
             else:
                 opener: Any = lzma.open if path.suffix == ".xz" else open
                 file = stack.enter_context(opener(path, "rb"))
             while piece := file.read(_PIECE):
                 yield piece
-    except (*DAMAGE, KeyError, RuntimeError) as error:  # the last two: no text8, or encrypted
+    except (*DAMAGE, RuntimeError) as error:  # the last one: encrypted
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 

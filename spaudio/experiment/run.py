@@ -199,9 +199,10 @@ def _check_unchanged(
         CheckpointError: If the data, or a setting that changes results, were changed.
     """
     if kept.get(DATA_HASH) != data_hash:
+        text = getattr(settings, "corpus", None)
+        what = "other data" if text is None else f"another text than corpus={text} is now"
         raise CheckpointError(
-            f"the checkpoints of {run} were trained on other data; restore that data, or start "
-            "a new run"
+            f"the checkpoints of {run} were trained on {what}; restore the data, or start a new run"
         )
     facts = (DATA_HASH, PRECISION, THREADS, PROCESSES)
     before = read_settings({key: value for key, value in kept.items() if key not in facts})

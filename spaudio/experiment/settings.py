@@ -555,6 +555,11 @@ class TextSettings(Settings):
         for name in ("context", "steps_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.eval.stride > self.context:
+            raise ConfigError(
+                f"eval.stride={self.eval.stride} must be at most context={self.context}; give "
+                f"eval.stride={max(1, self.context // 2)}"
+            )
         most = self.eval.max_characters
         if most is not None and most <= self.context:
             raise ConfigError(

@@ -119,7 +119,8 @@ def filterbank(
                 activation=activation,
             ).to(signal.dtype)
         return x + y if residual else y
-    flat = torch.cat([kernel.reshape(-1) for kernel in scales])
+    with without_autocast(x):  # which cannot join tensors of the other half type
+        flat = torch.cat([kernel.reshape(-1) for kernel in scales])
     shapes = [size for kernel in scales for size in kernel.shape]
     # Autocast rounds what is filtered, but not the residual.
     within = residual and signal.dtype == x.dtype

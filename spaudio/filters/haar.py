@@ -11,6 +11,7 @@ from typing_extensions import override
 from spaudio.filters.arguments import check_size, check_tokens
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import kernel_extent, without_padding
+from spaudio.filters.precision import without_autocast
 
 
 class HaarFilter(TokenFilter):
@@ -78,7 +79,8 @@ class HaarFilter(TokenFilter):
                 shift *= 2
             averages.append(covered)
             first += width
-        return torch.cat(averages, dim=-1)
+        with without_autocast(window):  # which cannot join tensors of the other half type
+            return torch.cat(averages, dim=-1)
 
     @property
     @override

@@ -247,11 +247,12 @@ def _has_other_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) 
 def _name_by_overrides(groups: Sequence[Group], over: str | None) -> None:
     """Names groups by their overrides, if these tell them apart."""
     given = []
+    ignored = NOT_COMPARED | _other_paths([one for group in groups for one in group.records])
     for group in groups:
         first = group.records[0]
         pairs = (one.lstrip("+").split("=", 1) for one in first.overrides if "=" in one)
         # Runs from Python have every text in quotation marks.
-        own = {k: v.strip("'\"") for k, v in pairs if k not in NOT_COMPARED and k != over}
+        own = {k: v.strip("'\"") for k, v in pairs if k not in ignored and k != over}
         given.append({"recipe": str(first.facts["recipe"])} | own)
     every = {key for one in given for key in one}
     common = {key for key in every if len({one.get(key) for one in given}) == 1}
@@ -384,7 +385,8 @@ def _differing(records: Sequence[Record]) -> list[str]:
     An option of a filter counts only if it differs between runs with the same filter.
     """
     found = []
-    for key in sorted({key for record in records for key in record.settings} - NOT_COMPARED):
+    ignored = NOT_COMPARED | _other_paths(records)
+    for key in sorted({key for record in records for key in record.settings} - ignored):
         by_filter: dict[Any, set[str]] = {}
         is_option = key.startswith("filter.") and key != "filter.name"
         for record in records:
@@ -393,6 +395,13 @@ def _differing(records: Sequence[Record]) -> list[str]:
         if any(len(values) > 1 for values in by_filter.values()):
             found.append(key)
     return sorted(found, key=lambda key: key != "filter.name")
+
+
+def _other_paths(records: Sequence[Record]) -> frozenset[str]:
+    """Returns the settings that only name the same data, perhaps by other paths."""
+    data = {tuple(record.facts.get(fact) for fact in OF_DATA) for record in records}
+    same = len(data) == 1 and bool(next(iter(data))[0])
+    return frozenset({"source", "corpus"} if same else ())
 
 
 def is_default(key: str, settings: Mapping[str, Any]) -> bool:

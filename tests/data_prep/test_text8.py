@@ -1,6 +1,7 @@
 """data_prep/text8.py: what may be called text8, its stand-ins, and cleaning."""
 
 import hashlib
+import lzma
 import runpy
 import sys
 import zipfile
@@ -51,6 +52,8 @@ def test_text8_by_any_way(tmp_path: Path, known: str, name: str) -> None:
         found = text8.prepare(tmp_path, source=str(path))
         assert (found.name, found.choice, found.stand_in) == ("text8", "text8", False)
         assert b"".join(found.read()).decode() == known
+    named = text8.prepare(tmp_path, corpus=str(source))  # a resumed run finds it again
+    assert (named.name, named.choice, named.stand_in) == ("text8", str(source), False)
 
 
 def test_another_text_is_a_stand_in_and_never_called_text8(tmp_path: Path) -> None:
@@ -118,11 +121,19 @@ def test_a_damaged_zip_is_named(tmp_path: Path, offset: int, change: bytes, reas
         text8.prepare(tmp_path, source=str(file))
 
 
+def test_a_zip_of_another_text_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.writestr("own.txt", make_text(500))
+    with pytest.raises(DataError, match=r"own\.zip: holds no file text8; unpack it"):
+        text8.prepare(tmp_path, corpus=str(tmp_path / "own.zip"))
+
+
 def test_any_text_can_be_cleaned_for_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "any.txt").write_text("\ufeffIn 1905, Café\r\n  opened!", encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["text8.py", f"clean={tmp_path / 'any.txt'}"])
+    written = lzma.compress("\ufeffIn 1905, Café\r\n  opened!".encode())
+    (tmp_path / "any.txt.xz").write_bytes(written)
+    monkeypatch.setattr(sys, "argv", ["text8.py", f"clean={tmp_path / 'any.txt.xz'}"])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(text8.__file__, run_name="__main__")
     assert caught.value.code is None

@@ -82,6 +82,11 @@ def test_settings_that_a_text_cannot_have(overrides: list[str], said: str) -> No
         compose(RECIPES / "text8", overrides)
 
 
+def test_the_stride_of_a_text_is_checked_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"eval\.stride=64 must be at most context=32; .*=16"):
+        compose(RECIPES / "text8", ["context=32"])
+
+
 def test_every_choice_of_every_group_composes() -> None:
     choices = [
         f"{group}={file.stem}"

@@ -225,7 +225,7 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     Path(corpus).write_bytes(lzma.compress(text[::-1]))
     refused = run_recipe("text8", f"resume={run}")
     assert refused.code == 1
-    assert "were trained on other data" in refused.err
+    assert f"were trained on another text than corpus={corpus} is now" in refused.err
 
 
 def test_the_page_of_a_report_is_named(tmp_path: Path, run_recipe: RunRecipe) -> None:

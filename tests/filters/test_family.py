@@ -271,6 +271,16 @@ def test_averages_do_not_overflow_in_half_precision() -> None:
         assert y[0, 1, 0] == (x[0, 0, 0] + x[0, 1, 0]) / 2
 
 
+@pytest.mark.parametrize("name", ["bank", "multiscale", "fir", "depthwise", "haar"])
+def test_autocast_of_the_other_half_type(name: str) -> None:
+    options = {"dim": 8} if name in ("depthwise", "haar") else {}
+    kinds = torch.float16, torch.bfloat16
+    for own, cast in (kinds, kinds[::-1]):
+        filter = make_filter(name, **options).to(own)
+        with torch.autocast("cpu", dtype=cast):
+            assert filter(torch.randn(1, 9, 8, dtype=own)).isfinite().all()
+
+
 def test_autocast_does_not_round_the_kernel_of_fir() -> None:
     filter, x = FIRFilter(5, 3), tokens(dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -58,6 +58,10 @@ def test_seeds_are_grouped_and_the_settings_that_differ_named(
     # Folders are named by their last part, unless it is the same.
     sources = [run(0.7, source=f"/{folder}/sounds") for folder in "ab"]
     assert [group.name for group in group_runs(sources)] == ["source=/a/sounds", "source=/b/sounds"]
+    for one, filter in zip(sources, ("none", "bank"), strict=True):  # the same clips at two places
+        one.facts["samples_sha256"] = "same"
+        one.settings["filter.name"] = filter
+    assert [group.name for group in group_runs(sources)] == ["filter=none", "filter=bank"]
 
 
 def test_tables_that_are_too_wide_for_a_terminal_are_transposed(
