@@ -103,6 +103,26 @@ def test_checkpointed_layers_have_the_mask_of_their_pass() -> None:
         out.sum().backward()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_disabled_filters_leave_the_original_model(compiled: bool) -> None:
+    model, handle = filtered()
+    original, x = Lengths(), torch.randn(2, TOKENS, 4)
+    original.load_state_dict(model.state_dict(), strict=False)
+    run: Any = torch.compile(model, backend="aot_eager") if compiled else model
+    filtered_output = run(x)
+    with handle.disabled():
+        torch.testing.assert_close(run(x), original(x))
+        with handle.padding(PADDING):
+            torch.testing.assert_close(run(x), original(x))
+    torch.testing.assert_close(run(x), filtered_output)
+    model.checkpointed = original.checkpointed = True
+    y = x.clone().requires_grad_()
+    with handle.disabled():
+        loss = model(y).square().sum()
+    (found,) = torch.autograd.grad(loss, y)
+    torch.testing.assert_close(found, torch.autograd.grad(original(y).square().sum(), y)[0])
+
+
 def test_what_cannot_be_stated_is_refused() -> None:
     model, handle = filtered()
     x = torch.randn(2, TOKENS, 4)

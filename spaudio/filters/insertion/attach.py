@@ -21,7 +21,7 @@ from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
 from spaudio.filters.insertion.padding import find_padding, warn_if_inverted
-from spaudio.filters.insertion.stated import StatedPadding
+from spaudio.filters.insertion.stated import NOTHING, OFF, Stated, check_fits
 from spaudio.filters.insertion.subclass import make_subclass
 from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
 
@@ -41,7 +41,7 @@ class Place:
         key: Tells the filter from all others that use the same key/value cache. Names do not: they
             are relative to the module that filters were inserted into.
         checked: Not empty once a mask has been checked.
-        stated: Padding that the user states.
+        stated: What the user states for calls.
     """
 
     layer: str
@@ -49,7 +49,7 @@ class Place:
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     checked: list[bool] = field(default_factory=list)
-    stated: StatedPadding = field(default_factory=StatedPadding)
+    stated: Stated = field(default_factory=Stated)
 
     @property
     def reads_padding_around(self) -> bool:
@@ -58,6 +58,9 @@ class Place:
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
+        stated = self.stated.find(own.tokens, layer=self.layer, key=self.key)
+        if stated is OFF:
+            return output
         calls = calls_around(own, self.watches)
         wanted = self.layout.padding_mask
 
@@ -65,10 +68,11 @@ class Place:
             if is_eager():
                 self._check_batch_first(x, calls)
             if padding_mask is None:  # no nested tensor, which shows its padding itself
-                is_stated, padding_mask = self.stated.find(
-                    x, own.tokens, layer=self.layer, key=self.key
-                )
-                if not is_stated and wanted is not None:
+                if stated is not NOTHING:
+                    padding_mask = stated
+                    if padding_mask is not None:
+                        check_fits(padding_mask, x, self.layer)
+                elif wanted is not None:
                     padding_mask = find_padding(
                         calls,
                         x.shape[0],

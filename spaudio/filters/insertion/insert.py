@@ -32,6 +32,7 @@ from spaudio.filters.insertion.layer_checks import (
 from spaudio.filters.insertion.layer_facts import is_causal, layer_dim
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.locate import Layers, around, find_layers, no_match
+from spaudio.filters.insertion.stated import OFF
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
 
@@ -93,11 +94,31 @@ class FilterHandle:
             raise ValueError(
                 f"handle.padding takes a boolean mask (batch, tokens), True at padding; got {got}"
             )
+        with self._block(mask):
+            yield
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Switches the filters off: in the block, the model is the original one.
+
+        To compare the two, or for the reference model of a loss::
+
+            with handle.disabled(), torch.no_grad():
+                reference = model(x)
+
+        Raises:
+            ValueError: If there are no filters.
+        """
+        with self._block(OFF):
+            yield
+
+    @contextmanager
+    def _block(self, value: Any) -> Iterator[None]:
         stated = [getattr(layer, PLACE).stated for layer in self._layers.values()]
         if not stated:
-            raise ValueError("the handle has no filters whose padding could be stated")
+            raise ValueError("the handle has no filters")
         for one in stated:
-            one.begin(mask)
+            one.begin(value)
         try:
             yield
         finally:

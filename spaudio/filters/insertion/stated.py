@@ -1,4 +1,4 @@
-"""Padding that the user states for calls of a model, where filters cannot find it by themselves."""
+"""What the user states for calls of a model: which tokens are padding, or that filters are off."""
 
 from typing import Any
 
@@ -8,75 +8,82 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.tracing import in_backward, is_eager, is_exported
 
+#: Nothing is stated.
+NOTHING = object()
+#: The filter is off.
+OFF = object()
 # What was stated for a call, for when activation checkpointing reruns it: by the first tensor
 # among its arguments, then by the filter's key.
 _BY_CALL = WeakTensorKeyDictionary()
-_NOTHING = object()  # nothing was stated
-_SEVERAL = object()  # calls with the same tensor had different padding
+_SEVERAL = object()  # different things, for calls with the same tensor
 
 
-class StatedPadding:
-    """The padding that is stated for one filter; see ``FilterHandle.padding``."""
+class Stated:
+    """What is stated for one filter; see ``FilterHandle.padding`` and ``FilterHandle.disabled``."""
 
     def __init__(self) -> None:
-        self.masks: list[Tensor | None] = []  # of the blocks in progress, innermost last
-        self.used = False  # whether any was ever stated
+        self.blocks: list[Any] = []  # those in progress, innermost last: masks, None or OFF
+        self.used = False  # whether there ever was one
 
-    def begin(self, mask: Tensor | None) -> None:
-        """Begins a block in which ``mask`` is the padding."""
-        self.masks.append(mask)
+    def begin(self, value: Any) -> None:
+        """Begins a block: of a padding mask, of None for no padding, or of ``OFF``."""
+        self.blocks.append(value)
         self.used = True
 
     def end(self) -> None:
         """Ends the innermost block."""
-        self.masks.pop()
+        self.blocks.pop()
 
-    def find(self, x: Tensor, call: Tensor | None, *, layer: str, key: str) -> Any:
-        """Returns whether padding is stated for a call, and that padding.
+    def find(self, call: Tensor | None, *, layer: str, key: str) -> Any:
+        """Returns what is stated for a call: a mask, None for no padding, ``OFF`` or ``NOTHING``.
 
         Args:
-            x: The layer's output, (batch, tokens, dim).
             call: The first tensor among the layer's arguments.
             layer: Name of the layer, for errors.
             key: Tells the filter from all others.
 
         Raises:
-            ValueError: If the mask does not fit, the model is exported, or what was stated for a
-                call that is repeated in the backward pass is unknown.
+            ValueError: If a mask would become a constant of an exported model, or what was stated
+                for a call that is repeated in the backward pass is unknown.
         """
         if not self.used:
-            return False, None
+            return NOTHING
         if in_backward():
             found = _BY_CALL[call].get(key, _SEVERAL) if call in _BY_CALL else _SEVERAL
             if found is _SEVERAL:
                 raise ValueError(
-                    f"layer {layer!r} is recomputed in the backward pass, where the padding that "
-                    "was stated for its first pass is unknown. Checkpoint each filtered layer by "
-                    "itself, with use_reentrant=False"
+                    f"layer {layer!r} is recomputed in the backward pass, where the block of "
+                    "handle.padding or handle.disabled of its first pass is unknown. Checkpoint "
+                    "each filtered layer by itself, with use_reentrant=False"
                 )
-            return found is not _NOTHING, None if found is _NOTHING else found
-        mask = self.masks[-1] if self.masks else _NOTHING
+            return found
+        value = self.blocks[-1] if self.blocks else NOTHING
+        if any(block is OFF for block in self.blocks):
+            value = OFF
         # Not under the mask itself, which the entry would keep alive.
-        if call is not None and call is not mask and is_eager():
+        if call is not None and call is not value and is_eager():
             if call not in _BY_CALL:
                 _BY_CALL[call] = {}
             kept = _BY_CALL[call]
-            kept[key] = mask if _same(kept.get(key, mask), mask) else _SEVERAL
-        if isinstance(mask, Tensor):
-            if is_exported():
-                raise ValueError(
-                    "the mask of handle.padding(mask) would be a constant of the exported model; "
-                    "export it outside of that block"
-                )
-            if mask.shape != x.shape[:2]:
-                raise ValueError(
-                    f"handle.padding(mask) got a mask (batch, tokens) = {tuple(mask.shape)}, but "
-                    f"layer {layer!r} returned {tuple(x.shape[:2])}"
-                )
-        return mask is not _NOTHING, None if mask is _NOTHING else mask
+            kept[key] = value if _same(kept.get(key, value), value) else _SEVERAL
+        if isinstance(value, Tensor) and is_exported():
+            raise ValueError(
+                "the mask of handle.padding(mask) would be a constant of the exported model; "
+                "export it outside of that block"
+            )
+        return value
+
+
+def check_fits(mask: Tensor, x: Tensor, layer: str) -> None:
+    """Raises ValueError if a stated mask is not that of a layer's output (batch, tokens, dim)."""
+    if mask.shape != x.shape[:2]:
+        raise ValueError(
+            f"handle.padding(mask) got a mask (batch, tokens) = {tuple(mask.shape)}, but layer "
+            f"{layer!r} returned {tuple(x.shape[:2])}"
+        )
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two calls have the same padding."""
+    """Whether the same is stated for two calls."""
     both = isinstance(one, Tensor) and isinstance(other, Tensor)
     return one is other or (both and torch.equal(one, other))
