@@ -48,7 +48,9 @@ def filterbank(
             if it is not set, ``"auto"``. One of
 
             - ``"auto"``: the fastest for the device and type;
-            - ``"cpu"``: native kernel for float32 and half precision on a CPU;
+            - ``"cpu"``: native kernel for float32 and half precision on a CPU. Where it multiplies
+              in bfloat16 and a kernel has an odd number of taps, a NaN or an infinity in ``x`` also
+              spreads to the output of the token before it;
             - ``"triton"``: kernel for float32 and half precision on an NVIDIA GPU;
             - ``"gemm"``: matrix products in torch, for any device and type; ``"auto"`` selects it
               for float64 on a CPU, for example. It multiplies more tokens than the kernels cover,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spaudio.filters.arguments import check_device, require
 from spaudio.filters.definition import without_padding
+from spaudio.filters.precision import without_autocast
 
 if TYPE_CHECKING:
     from spaudio.filters.base import TokenFilter
@@ -58,7 +59,8 @@ def filter_sequences(
     state = x.new_zeros(len(x), left, x.shape[2])
     if initial_state is not None:
         state = check_state(initial_state, state)
-    window = torch.cat([state, without_padding(x, padding_mask)], dim=1)
+    with without_autocast(x):  # which cannot join tensors of the other half type
+        window = torch.cat([state, without_padding(x, padding_mask)], dim=1)
     y = x + without_padding(filter_after(filter, window), padding_mask)
     if not output_final_state:
         return y, None
@@ -89,14 +91,16 @@ def _filter_packed(
     places = positions + gap * (1 + torch.searchsorted(cu_seqlens[1:], positions, right=True))
     outside = ((positions < cu_seqlens[0]) | (positions >= cu_seqlens[-1])).unsqueeze(0)
     spread = x.new_zeros(1, tokens + gap * (sequences + 1), dim)
-    spread = spread.index_copy(1, places, without_padding(x, outside))
+    with without_autocast(x):
+        spread = spread.index_copy(1, places, without_padding(x, outside))
     # Offsets of the ``left`` tokens before a position of each sequence, in order.
     gaps = gap * torch.arange(1, sequences + 1, device=x.device).unsqueeze(1)
     before = gaps + torch.arange(-left, 0, device=x.device)
     if initial_state is not None:
         state = check_state(initial_state, x.new_empty(sequences, left, dim))
         starts = (cu_seqlens[:-1].unsqueeze(1) + before).flatten()
-        spread = spread.index_copy(1, starts, state.reshape(1, -1, dim))
+        with without_autocast(x):
+            spread = spread.index_copy(1, starts, state.reshape(1, -1, dim))
     y = x + without_padding(filter.filtered(spread)[:, places], outside)
     if not output_final_state:
         return y, None

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.base import TokenFilter
+from spaudio.filters.precision import without_autocast
 
 
 class FilterStream:
@@ -64,7 +65,8 @@ class FilterStream:
             y: Tensor
             y, self._past = self.filter(x, initial_state=past, output_final_state=True)
             return y
-        window = torch.cat([past, x], dim=1)
+        with without_autocast(x):  # which cannot join tensors of the other half type
+            window = torch.cat([past, x], dim=1)
         y = x + self.filter.resume(window, self._memory)
         # A copy: a view would keep the whole window in memory.
         self._past = window[:, window.shape[1] - left :].clone()

@@ -277,8 +277,14 @@ def test_autocast_of_the_other_half_type(name: str) -> None:
     kinds = torch.float16, torch.bfloat16
     for own, cast in (kinds, kinds[::-1]):
         filter = make_filter(name, **options).to(own)
+        x = torch.randn(1, 9, 8, dtype=own)
+        causal = make_filter(name, causal=True, **options).to(own)
         with torch.autocast("cpu", dtype=cast):
-            assert filter(torch.randn(1, 9, 8, dtype=own)).isfinite().all()
+            assert filter(x).isfinite().all()
+            assert filter(x, cu_seqlens=torch.tensor([0, 4, 9])).isfinite().all()
+            assert FilterStream(causal).step(x).isfinite().all()
+            _, state = causal(x, output_final_state=True)
+            assert causal(x, initial_state=state).isfinite().all()
 
 
 def test_autocast_does_not_round_the_kernel_of_fir() -> None:

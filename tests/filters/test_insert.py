@@ -684,3 +684,37 @@ def test_a_graph_is_refused() -> None:
     model = nn.Sequential(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 8))))
     with pytest.raises(ValueError, match="'0' is a Sequential; name a layer inside it"):
         insert_filters(model, ["0"])
+
+
+def test_an_insertion_that_fails_leaves_the_model_unchanged() -> None:
+    class Final(nn.Linear):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("no subclasses")
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), Final(4, 4)])
+
+        def forward(self, x: Tensor, padding_mask: Any = None) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model = Model()
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(TypeError, match="no subclasses"):
+        insert_filters(model, "layers", kernel_size=3)
+    assert [name for name, _ in model.named_modules()] == names
+    assert type(model.layers[0]) is nn.Linear
+    assert not model._forward_pre_hooks
+
+
+def test_a_glob_does_not_match_filters_that_were_inserted() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    first = insert_filters(model, "0.0", kernel_size=3)
+    second = insert_filters(model, ["*", "0.1"], kernel_size=3)
+    assert list(first.filters) == ["0.0"]
+    assert list(second.filters) == ["0.1", "1"]
+    with pytest.raises(ValueError, match="token_filter"):
+        insert_filters(model, "0.0.token_filter", kernel_size=3)

@@ -215,8 +215,60 @@ def test_lengths_instead_of_a_mask_are_refused() -> None:
     speech(x, torch.tensor([9, 9]))
     with pytest.raises(ValueError, match=r"given input_lengths, .*handle\.padding\(mask\)"):
         speech(x, torch.tensor([9, 5]))
+    compiled = torch.compile(speech, backend="aot_eager")
+    compiled(x, torch.tensor([9, 9]))
+    with pytest.raises(RuntimeError, match="given input_lengths"):
+        compiled(x, torch.tensor([9, 5]))
     insert_filters(model, "layer", kernel_size=3, padding_mask=None)
     model(x, lengths=torch.tensor([9, 5]))
+
+
+def test_a_mask_by_another_name_is_announced() -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, encoder_padding_mask: Any = None) -> Tensor:
+            out: Tensor = self.layer(x)
+            return out
+
+    model, x, real = Other(), torch.randn(2, 9, 4), torch.arange(9) < torch.tensor([[9], [5]])
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    alone = model(x[1:, :5])
+    with pytest.warns(UserWarning, match="does not read encoder_padding_mask"):
+        model(x, ~real)
+    handle.remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filter = handle._found["layer"][1]
+        insert_filters(model, "layer", filter, padding_mask="encoder_padding_mask")
+        torch.testing.assert_close(model(x, ~real)[1:, :5], alone)
+
+
+def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(4, 4), nn.Identity())
+
+        def forward(self, x: Tensor, padding_mask: Any = None) -> Tensor:
+            out: Tensor = self.inner(x)
+            return out
+
+    model, x = Outer(), torch.randn(2, 9, 4)
+    insert_filters(model, "inner.0", kernel_size=3, zero_init=False)
+    before = model.inner(x)
+
+    def interrupt(*call: Any) -> None:
+        raise KeyboardInterrupt
+
+    hook = model.inner[1].register_forward_hook(interrupt)
+    padding = torch.arange(9) >= torch.tensor([[9], [5]])
+    with pytest.raises(KeyboardInterrupt):
+        model(x, padding_mask=padding)
+    hook.remove()
+    assert torch.equal(model.inner(x), before)
 
 
 def filtered_bert() -> tuple[Any, torch.Tensor, torch.Tensor]:

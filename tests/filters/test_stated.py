@@ -1,6 +1,8 @@
 """``handle.padding(mask)``: padding that the user states."""
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
@@ -121,6 +123,60 @@ def test_disabled_filters_leave_the_original_model(compiled: bool) -> None:
         loss = model(y).square().sum()
     (found,) = torch.autograd.grad(loss, y)
     torch.testing.assert_close(found, torch.autograd.grad(original(y).square().sum(), y)[0])
+
+
+def test_blocks_are_those_of_their_thread_and_of_no_copy() -> None:
+    model, handle = filtered()
+    x, other = torch.randn(2, TOKENS, 4), PADDING.flip(0)
+    plain = model(x)
+    expected = []
+    for mask in (PADDING, other):
+        with handle.padding(mask):
+            expected.append(model(x))
+            copy = deepcopy(model)
+        assert torch.equal(copy(x), plain)  # the copy is not in the block
+    both = threading.Barrier(2)
+
+    def run(mask: Tensor) -> Tensor:
+        with handle.padding(mask):
+            both.wait()
+            out: Tensor = model(x)
+            both.wait()
+            return out
+
+    with ThreadPoolExecutor(2) as pool:
+        for found, wanted in zip(pool.map(run, (PADDING, other)), expected, strict=True):
+            assert torch.equal(found, wanted)
+
+
+def test_a_mask_that_was_changed_in_place_is_refused_in_the_backward_pass() -> None:
+    model, handle = filtered()
+    model.checkpointed = True
+    mask, x = PADDING.clone(), torch.randn(2, TOKENS, 4)
+    with handle.padding(mask):
+        loss = model(x).sum()
+    mask.copy_(PADDING.flip(0))
+    with pytest.raises(ValueError, match="Do not change a mask in place"):
+        loss.backward()
+
+
+def test_an_evaluation_with_a_mask_leaves_checkpointing_as_it_was() -> None:
+    model, handle = filtered()
+    x = torch.randn(2, TOKENS, 4)
+    with torch.no_grad(), handle.padding(PADDING):
+        model(x)
+    model.checkpointed = model.reentrant = True
+    model(x.requires_grad_()).sum().backward()
+
+
+def test_nested_tensors_have_padding_of_their_own() -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1).requires_grad_(False).eval()
+    handle = insert_filters(model, "layers", kernel_size=3, num_filters=4)
+    handle.filters["layers.0"].requires_grad_(False)
+    x = torch.randn(2, TOKENS, 4)
+    with handle.padding(PADDING), pytest.raises(ValueError, match="enable_nested_tensor=False"):
+        model(x, src_key_padding_mask=PADDING)
 
 
 def test_what_cannot_be_stated_is_refused() -> None:

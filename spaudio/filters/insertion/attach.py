@@ -67,7 +67,13 @@ class Place:
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
             if is_eager():
                 self._check_batch_first(x, calls)
-            if padding_mask is None:  # no nested tensor, which shows its padding itself
+            if padding_mask is not None and stated is not NOTHING:
+                raise ValueError(
+                    f"layer {self.layer!r} returned a nested tensor, which has padding of its own "
+                    "beside that of handle.padding; make an nn.TransformerEncoder with "
+                    "enable_nested_tensor=False"
+                )
+            if padding_mask is None:
                 if stated is not NOTHING:
                     padding_mask = stated
                     if padding_mask is not None:
@@ -163,6 +169,11 @@ def filtered_class(base: Any) -> Any:
         if not is_filtered(self):  # made by a class that registers its subclasses by name
             return base.forward(self, *args, **kwargs)
         place: Place = getattr(self, PLACE)
+        if place.stated.ever and getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "handle.padding and handle.disabled do not reach the replicas of nn.DataParallel; "
+                "use DistributedDataParallel"
+            )
         if is_symbolic(args, kwargs):
             if place.reads_padding_around and not place.watches[0].takes_padding:
                 raise TypeError(

@@ -6,9 +6,12 @@ while a call runs.
 """
 
 import inspect
+import re
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 
 import torch
@@ -28,7 +31,9 @@ PADDING_ARGUMENTS = (
 # Masks of queries and keys. One per item may include the padding.
 ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
 # Lengths of the items, as libraries for speech name them.
-LENGTHS = ("lengths", "input_lengths", "src_lengths", "x_lens", "ilens")
+LENGTHS = ("lengths", "length", "input_lengths", "src_lengths", "x_lens", "ilens", "wav_lens")
+# Masks of other names, which are not read.
+_OTHER_MASK = re.compile("mask|pad")
 CACHE_ARGUMENTS = (
     "cache",
     "past_key_values",
@@ -67,8 +72,10 @@ class Call:
         cu_seqlens: The argument ``cu_seq_lens_q``, or None.
         lengths: Name and value of the argument that holds the items' lengths; None if none was
             given.
+        other_masks: Names and values of boolean masks of two axes that are not read.
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
+        frame: The frame of the call, by which one that an interrupt ended is recognised.
         token: Distinguishes one call from another.
     """
 
@@ -82,7 +89,9 @@ class Call:
     positions: Any
     cu_seqlens: Any
     lengths: tuple[str, Any] | None
+    other_masks: Sequence[tuple[str, torch.Tensor]]
     tokens: torch.Tensor | None
+    frame: FrameType | None = None
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -125,6 +134,13 @@ class Watch:
             for n in ATTENTION_MASKS
             if padding_mask == "auto" and not (memory and n == "src_mask")
         ]
+        # Only "auto" leaves masks unread that the user has not named.
+        read = (*PADDING_ARGUMENTS, *(n for n in ATTENTION_MASKS if n != "mask"))
+        self.others = [
+            n
+            for n in self.names
+            if padding_mask == "auto" and _OTHER_MASK.search(n) and n not in read
+        ]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
         self.takes_cache = any(n in self.names for n in (*self.caches, POSITION))
@@ -146,15 +162,19 @@ class Watch:
         """Gives up the use by one filter; after the last, the hooks are removed."""
         self.filters -= 1
         if not self.filters:
-            for handle in self.handles:
-                handle.remove()
+            self.remove()
+
+    def remove(self) -> None:
+        """Removes the hooks."""
+        for handle in self.handles:
+            handle.remove()
 
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
         others = ("position_ids", "cu_seq_lens_q", *LENGTHS, *self.attention_masks)
         named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
-        return named or self.open
+        return named or self.open or bool(self.others)
 
     def is_padding(self, name: str, value: Any, batch: int, tokens: int) -> bool:
         """Whether a mask of two axes is (batch, tokens), even if it may be (tokens, tokens).
@@ -203,6 +223,7 @@ class Watch:
             dict(given("position_ids")).get("position_ids"),
             dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
             next(iter(given(*LENGTHS)), None),
+            [m for m in given(*self.others) if is_boolean_mask(m[1])],
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -211,7 +232,10 @@ class Watch:
         # An interrupt (Ctrl-C) ends a call without its hook. A module is rarely called within
         # itself, so an earlier call in progress is taken to be over.
         self._forget()
-        _IN_PROGRESS.calls.append(self.call(args, kwargs))
+        call = self.call(args, kwargs)
+        if is_eager():
+            call = replace(call, frame=sys._getframe(1))
+        _IN_PROGRESS.calls.append(call)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook, which also runs if the call fails."""
@@ -274,9 +298,20 @@ def is_mask_per_item(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 2
 
 
+def is_boolean_mask(value: Any) -> bool:
+    """Whether a value is boolean and has two axes."""
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.dim() == 2
+
+
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
     """A layer's own call and the calls in progress of ``watches``, innermost first."""
     outer = [call for call in reversed(_IN_PROGRESS.calls) if call.watch in watches]
+    if outer and is_eager():  # an interrupt (Ctrl-C) ends a call without its hook
+        running, frame = set(), sys._getframe()
+        while frame is not None:
+            running.add(frame)
+            frame = frame.f_back  # type: ignore[assignment]
+        outer = [call for call in outer if call.frame is None or call.frame in running]
     return [own, *outer]
 
 

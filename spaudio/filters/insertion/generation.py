@@ -17,6 +17,7 @@ from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import without_padding
 from spaudio.filters.insertion.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.insertion.subclass import make_subclass
+from spaudio.filters.precision import without_autocast
 
 KEPT = "_tokens_before_filters"
 
@@ -102,9 +103,10 @@ def filter_with_cache(
             f"last pass, which began at token {first + left}"
         )
     before = kept.tokens[:, max(start - left - first, 0) : start - first]
-    before = torch.cat([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], dim=1)
     inside = without_padding(x, padding_mask)
-    window = torch.cat([before, inside], dim=1)
+    with without_autocast(x):  # which cannot join tensors of the other half type
+        before = torch.cat([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], dim=1)
+        window = torch.cat([before, inside], dim=1)
     first = max(start - left, 0)
     _keep(cache, key, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
     # Through the filter's call, whose hooks may load its weights, as those of accelerate do.

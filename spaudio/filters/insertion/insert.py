@@ -329,17 +329,27 @@ def _attach_all(
         [name for name in ahead if is_causal(model, [targets[name], *outer[name].values()])]
     )
     watches: dict[tuple[str, str | None], Watch | None] = {}
-    for name, layer in targets.items():
-        filter, layout = prepared[name]
-        found = [Watch(layer, layout.padding_mask)]
-        for each, module in outer[name].items():
-            key = each, layout.padding_mask
-            if key not in watches:
-                watches[key] = watch_of(module, layout.padding_mask)
-            watch = watches[key]
-            if watch is not None:
-                found.append(watch)
-        attach(layer, filter, Place(name, layout, found))
+    attached: list[nn.Module] = []
+    try:
+        for name, layer in targets.items():
+            filter, layout = prepared[name]
+            found = [Watch(layer, layout.padding_mask)]
+            for each, module in outer[name].items():
+                key = each, layout.padding_mask
+                if key not in watches:
+                    watches[key] = watch_of(module, layout.padding_mask)
+                watch = watches[key]
+                if watch is not None:
+                    found.append(watch)
+            attach(layer, filter, Place(name, layout, found))
+            attached.append(layer)
+    except BaseException:  # a class may refuse subclasses
+        for layer in attached:
+            detach(layer)
+        for watch in watches.values():
+            if watch is not None and not watch.filters:
+                watch.remove()
+        raise
     return FilterHandle(targets)
 
 

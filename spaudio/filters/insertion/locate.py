@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from spaudio.filters.insertion.attach import CHILD
+
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
 
@@ -17,7 +19,8 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         ValueError: If an item matches nothing (the message gives the nearest names), or several
             ``Sequential`` end with the same module.
     """
-    named = dict(model.named_modules(remove_duplicate=False))
+    modules = model.named_modules(remove_duplicate=False)
+    named = {name: module for name, module in modules if CHILD not in name.split(".")}
     # A module that has several names is one layer, called by the first.
     first = {id(module): name for name, module in reversed(named.items())}
     found: dict[str, nn.Module] = {}

@@ -117,6 +117,7 @@ def find_padding(
     unread = unread or alone
     if unread is None:
         _refuse_lengths(calls, batch, layer)
+        _warn_of_other_masks(calls, batch, tokens, layer)
         return None
     raise ValueError(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
@@ -125,14 +126,30 @@ def find_padding(
 
 
 def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
-    """Raises ValueError if a call was given lengths that differ: its items are padded."""
+    """Raises an error if a call was given lengths that differ: its items are padded."""
     for name, lengths in (call.lengths for call in calls if call.lengths is not None):
-        if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not is_eager():
+        if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not batch:
             continue
-        if has_values(lengths) and bool((lengths != lengths.max()).any()):
-            raise ValueError(
+        if not (is_exported() or is_transformed()):
+            require(
+                (lengths == lengths.max()).all(),
                 f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
-                f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
+                f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}",
+            )
+
+
+def _warn_of_other_masks(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> None:
+    """Warns of a mask that may be of padding, by a name that is not read."""
+    if batch == tokens or not is_eager():
+        return
+    for name, mask in (one for call in calls for one in call.other_masks):
+        if mask.shape == (batch, tokens):
+            warnings.warn(
+                f"the filter after {layer!r} does not read {name}. If it is a padding mask, pass "
+                f"insert_filters(padding_mask={name!r}), where True stands for padding (False if "
+                "the name ends with attention_mask), or call the model inside `with "
+                "handle.padding(mask)`; else pass padding_mask=None",
+                stacklevel=2,
             )
 
 
