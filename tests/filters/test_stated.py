@@ -1,9 +1,10 @@
-"""``handle.padding(mask)``: padding that the user states."""
+"""Padding that the user states: ``handle.padding(mask)``, and a function as ``padding_mask``."""
 
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spaudio.filters import FilterBank, FilterHandle, insert_filters
+from spaudio.filters import FilterBank, FilterHandle, insert_filters, load_filters
 
 TOKENS = 9
 PADDING = torch.arange(TOKENS) >= torch.tensor([[TOKENS], [5]])
@@ -193,3 +194,54 @@ def test_what_cannot_be_stated_is_refused() -> None:
     handle.remove()
     with pytest.raises(ValueError, match="no filters"), handle.padding(PADDING):
         pass
+
+
+def of_lengths(arguments: dict[str, Any]) -> Tensor | None:
+    lengths = arguments.get("lengths")
+    if lengths is None:
+        return None
+    return torch.arange(arguments["x"].shape[1]) >= lengths.unsqueeze(1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_function_computes_the_mask(compiled: bool) -> None:
+    torch.manual_seed(0)
+    model, x, lengths = Lengths(), torch.randn(2, TOKENS, 4), torch.tensor([TOKENS, 5])
+    insert_filters(
+        model, "layers", kernel_size=3, num_filters=4, zero_init=False, padding_mask=of_lengths
+    )
+    run: Any = torch.compile(model, backend="aot_eager") if compiled else model
+    for y in (run(x, lengths), run(x, lengths=lengths)):
+        torch.testing.assert_close(y[0], model(x[:1])[0])
+        torch.testing.assert_close(y[1, :5], model(x[1:, :5])[0])
+    exported = torch.export.export(model, (x, lengths)).module()
+    torch.testing.assert_close(exported(x, lengths.flip(0)), model(x, lengths.flip(0)))
+    pickle.loads(pickle.dumps(model))(x, lengths)
+    model.checkpointed = True
+    with pytest.raises(ValueError, match="Checkpoint a module that takes the mask"):
+        model(x.requires_grad_(), lengths).sum().backward()
+
+
+def test_a_function_is_checked_and_not_saved(tmp_path: Path) -> None:
+    model, x = Lengths(), torch.randn(2, TOKENS, 4)
+    for wrong in (PADDING.int(), PADDING[:1, 0], 3):
+        handle = insert_filters(model, "layers", padding_mask=lambda _, mask=wrong: mask)
+        with pytest.raises(ValueError, match=r"must return a boolean mask \(batch, tokens\)"):
+            model(x)
+        handle.remove()
+    handle = insert_filters(model, "layers", padding_mask=lambda _: PADDING[:, 1:])
+    with pytest.raises(ValueError, match="from the mask of the function that was given"):
+        model(x)
+    handle.remove()
+    handle = insert_filters(model, "layers", zero_init=False, padding_mask=of_lengths)
+    expected = model(x, lengths := torch.tensor([TOKENS, 5]))
+    handle.save_pretrained(tmp_path)
+    handle.remove()
+    with pytest.raises(ValueError, match=r"with a function as padding_mask, .*padding_mask=FUNC"):
+        load_filters(model, tmp_path)
+    load_filters(model, tmp_path, padding_mask=of_lengths)
+    torch.testing.assert_close(model(x, lengths), expected)
+    plain = insert_filters(Lengths(), "layers")
+    plain.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match="need no padding function"):
+        load_filters(Lengths(), tmp_path / "plain", padding_mask=of_lengths)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from spaudio.filters.insertion.layout import PaddingFunction
 from spaudio.filters.tracing import has_values, is_eager
 
 # By priority: of several arguments of one call, the first that is not None is read.
@@ -32,6 +33,8 @@ PADDING_ARGUMENTS = (
 ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
 # Lengths of the items, as libraries for speech name them.
 LENGTHS = ("lengths", "length", "input_lengths", "src_lengths", "x_lens", "ilens", "wav_lens")
+# In place of an argument's name.
+FUNCTION = "the mask of the function that was given as padding_mask"
 # Masks of other names, which are not read.
 _OTHER_MASK = re.compile("mask|pad")
 CACHE_ARGUMENTS = (
@@ -110,17 +113,29 @@ class Watch:
 
     Args:
         module: The module.
-        padding_mask: ``"auto"`` for the usual arguments, the name of one argument, or None.
+        padding_mask: ``"auto"`` for the usual arguments, the name of one argument, a function, or
+            None.
+        outermost: Whether the module is the whole model, whose arguments a function takes.
     """
 
-    def __init__(self, module: nn.Module, padding_mask: str | None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        padding_mask: str | PaddingFunction | None,
+        outermost: bool = False,
+    ) -> None:
         self.names = argument_places(module.forward)
         self.open = takes_any_name(module.forward)
         self.several = has_several_inputs(self.names)
-        usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
+        self.function: PaddingFunction | None = None
+        usual: Sequence[str | None] = ()
+        if not callable(padding_mask):
+            usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
+        elif outermost:
+            self.function = padding_mask
         self.padding = [n for n in usual if n and (self.open or n in self.names)]
         # An argument that arrives in **kwargs is known to be a mask when it is given.
-        self.takes_padding = any(n in self.names for n in usual)
+        self.takes_padding = self.function is not None or any(n in self.names for n in usual)
         self.attends = isinstance(module, nn.MultiheadAttention)
         # Arguments whose mask of two axes was (batch, tokens) in an earlier call, by its shape.
         self.were_padding: set[str] = set()
@@ -204,6 +219,8 @@ class Watch:
         if padding and not self.takes_padding:
             self.takes_padding = True
         padding += [(n, None) for n in self.padding if n in self.names]
+        if self.function is not None:
+            padding = [(FUNCTION, self._compute(dict(given(*self.names)) | dict(kwargs)))]
         masks = [m for m in given(*self.attention_masks) if is_mask_per_item(m[1])]
         if self.attends:  # in cross-attention, the masks are those of the keys
             query, key = (dict(given(n)).get(n) for n in ("query", "key"))
@@ -226,6 +243,22 @@ class Watch:
             [m for m in given(*self.others) if is_boolean_mask(m[1])],
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
+
+    def _compute(self, arguments: dict[str, Any]) -> torch.Tensor | None:
+        """Returns the mask that the user's function computes.
+
+        Raises:
+            ValueError: If it is not boolean (batch, tokens).
+        """
+        assert self.function is not None
+        mask = self.function(arguments)
+        if mask is not None and not is_boolean_mask(mask):
+            got = f"{mask.dtype} {tuple(mask.shape)}" if hasattr(mask, "dtype") else repr(mask)
+            raise ValueError(
+                "the function that was given as padding_mask must return a boolean mask (batch, "
+                f"tokens), True at padding, or None; got {got}"
+            )
+        return mask
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""
@@ -337,12 +370,14 @@ def past_tokens(calls: Sequence[Call]) -> Any:
     return taking[-1].past if taking else 0
 
 
-def watch_of(module: nn.Module, padding_mask: str | None) -> Watch | None:
+def watch_of(
+    module: nn.Module, padding_mask: str | PaddingFunction | None, outermost: bool = False
+) -> Watch | None:
     """Sets up and returns a watch that records the module's calls.
 
     None if the module takes no argument that is recorded.
     """
-    watch = Watch(module, padding_mask)
+    watch = Watch(module, padding_mask, outermost)
     if not watch.useful:
         return None
     watch.attach(module)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from spaudio.filters.insertion.layer_checks import (
     check_unwrapped,
 )
 from spaudio.filters.insertion.layer_facts import is_causal, layer_dim
-from spaudio.filters.insertion.layout import Layout
+from spaudio.filters.insertion.layout import Layout, PaddingFunction, unsaved_function
 from spaudio.filters.insertion.locate import Layers, around, find_layers, no_match
 from spaudio.filters.insertion.stated import OFF
 from spaudio.filters.make import make_filter
@@ -190,7 +191,7 @@ def insert_filters(
     *,
     batch_first: bool = True,
     channels_first: bool = False,
-    padding_mask: str | None = "auto",
+    padding_mask: str | PaddingFunction | None = "auto",
     zero_init: bool = True,
     **options: Any,
 ) -> FilterHandle:
@@ -221,7 +222,9 @@ def insert_filters(
             (see :func:`spaudio.filters.insertion.padding.find_padding`). A name selects one
             argument of these modules: a mask (batch, tokens), True where a token is padding (False
             if the name ends with ``attention_mask``, or is ``padding_mask`` of a model of
-            transformers). None ignores padding.
+            transformers). A function computes the mask, or None for no padding, from the arguments
+            given to ``model``, by name; it is boolean (batch, tokens) of the layers, True at
+            padding. None ignores padding.
         zero_init: Whether gains, or kernels without gains, start at zero; has no effect if
             ``filter`` is a module.
         options: Options of the filter, such as ``causal`` or ``kernel_size``. If ``dim`` is needed
@@ -251,12 +254,19 @@ def insert_filters(
     return _attach_all(model, targets, prepared)
 
 
-def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
+def load_filters(
+    model: nn.Module,
+    source: Any,
+    *,
+    padding_mask: PaddingFunction | None = None,
+    **options: Any,
+) -> FilterHandle:
     """Loads filters from :meth:`FilterHandle.save_pretrained` into a model; returns a handle.
 
     Args:
         model: A module with layers of the saved names.
         source: Folder, or repository on the Hugging Face Hub.
+        padding_mask: The function, if the filters were inserted with one, which is not saved.
         options: Options of ``PyTorchModelHubMixin.from_pretrained``, such as ``revision``.
 
     Returns:
@@ -266,8 +276,8 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     Raises:
         ImportError: If huggingface_hub is missing.
         ValueError: If there is no such folder, a layer is missing, already has a filter or returns
-            another layout, a saved setting is unknown, or the weights do not fit. The
-            model is then unchanged.
+            another layout, a saved setting is unknown, the weights do not fit, or a padding
+            function is needed or not needed. The model is then unchanged.
     """
     from spaudio.filters.hub import SavedFilters
 
@@ -278,6 +288,16 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
         raise ValueError(
             f"{source} names no layers; load its filter with TokenFilter.from_pretrained"
         )
+    layouts = saved.layouts
+    if needs_function := any(each.padding_mask is unsaved_function for each in layouts.values()):
+        layouts = {name: replace(each, padding_mask=padding_mask) for name, each in layouts.items()}
+    if needs_function is not callable(padding_mask):
+        raise ValueError(
+            f"the filters in {source} were inserted with a function as padding_mask, which is not "
+            "saved; pass load_filters(model, source, padding_mask=FUNCTION)"
+            if needs_function
+            else f"the filters in {source} need no padding function; leave padding_mask out"
+        )
     modules = dict(model.named_modules())
     targets: dict[str, nn.Module] = {}
     # Exact names: a downloaded name must not act as a glob.
@@ -286,19 +306,19 @@ def load_filters(model: nn.Module, source: Any, **options: Any) -> FilterHandle:
     for name in (name for name in modules if name in saved.filters):  # in the model's order
         check_layer(name, modules[name], model)
         try:
-            check_layout(name, modules[name], saved.layouts[name], model)
+            check_layout(name, modules[name], layouts[name], model)
         except ValueError as error:
             raise ValueError(
                 f"{source} holds filters of a model whose layers return another layout, and the "
                 f"layout is saved with them: {error}"
             ) from error
         targets[name] = modules[name]
-        check_padding_argument(model, {name: modules[name]}, saved.layouts[name].padding_mask)
+        check_padding_argument(model, {name: modules[name]}, layouts[name].padding_mask)
     prepared = {}
     for name, layer in targets.items():
         filter = saved.filters[name]
         _move(filter, _weights(layer, model))
-        prepared[name] = filter, saved.layouts[name]
+        prepared[name] = filter, layouts[name]
     return _attach_all(model, targets, prepared)
 
 
@@ -328,16 +348,16 @@ def _attach_all(
     _warn_of_the_future(
         [name for name in ahead if is_causal(model, [targets[name], *outer[name].values()])]
     )
-    watches: dict[tuple[str, str | None], Watch | None] = {}
+    watches: dict[tuple[str, Any], Watch | None] = {}
     attached: list[nn.Module] = []
     try:
         for name, layer in targets.items():
             filter, layout = prepared[name]
-            found = [Watch(layer, layout.padding_mask)]
+            found = [Watch(layer, layout.padding_mask, outermost=layer is model)]
             for each, module in outer[name].items():
                 key = each, layout.padding_mask
                 if key not in watches:
-                    watches[key] = watch_of(module, layout.padding_mask)
+                    watches[key] = watch_of(module, layout.padding_mask, module is model)
                 watch = watches[key]
                 if watch is not None:
                     found.append(watch)

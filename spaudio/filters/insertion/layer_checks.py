@@ -8,7 +8,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from spaudio.filters.insertion.attach import CHILD, is_filtered
 from spaudio.filters.insertion.calls import PADDING_ARGUMENTS, argument_places, takes_any_name
-from spaudio.filters.insertion.layout import Layout
+from spaudio.filters.insertion.layout import Layout, PaddingFunction
 from spaudio.filters.insertion.locate import around
 
 CHANNELS_FIRST = (
@@ -123,12 +123,14 @@ def _source_of_layout(name: str, layer: nn.Module, model: nn.Module) -> nn.Modul
 
 
 def check_padding_argument(
-    model: nn.Module, layers: Iterable[str], padding_mask: str | None
+    model: nn.Module, layers: Iterable[str], padding_mask: str | PaddingFunction | None
 ) -> None:
     """Raises ValueError if neither a layer nor a module around it has the named argument."""
+    if callable(padding_mask):
+        return
     if not isinstance(padding_mask, str | None):
         raise ValueError(
-            "padding_mask must be the name of an argument, 'auto' or None; got a "
+            "padding_mask must be the name of an argument, 'auto', a function or None; got a "
             f"{type(padding_mask).__name__}. Pass masks to the model when it is called"
         )
     if padding_mask in (None, "auto"):

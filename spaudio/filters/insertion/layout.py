@@ -13,6 +13,15 @@ from torch import Tensor
 Filter = Callable[[Tensor, Tensor | None], Tensor]
 
 
+#: Computes the padding mask (batch, tokens) of a call from the arguments of the model, by name.
+PaddingFunction = Callable[[dict[str, Any]], Tensor | None]
+
+
+def unsaved_function(arguments: dict[str, Any]) -> Tensor | None:
+    """Stands for the padding function of saved filters, which is not saved with them."""
+    raise ValueError("the filters were saved without their padding function")
+
+
 @dataclass(frozen=True)
 class Layout:
     """Axes of a layer's output, and where its padding mask is found.
@@ -25,7 +34,7 @@ class Layout:
 
     batch_first: bool = True
     channels_first: bool = False
-    padding_mask: str | None = "auto"
+    padding_mask: str | PaddingFunction | None = "auto"
 
     def apply(self, filter: Filter, output: Any, layer: str) -> Any:
         """Filters the output of a layer, whose name is for errors.
@@ -70,18 +79,18 @@ class Layout:
         return filtered.contiguous() if output.is_contiguous() else filtered
 
     def config(self) -> dict[str, Any]:
-        """The layout as plain JSON values."""
-        return asdict(self)
+        """The layout as plain JSON values, without a padding function."""
+        config = asdict(self)
+        if callable(self.padding_mask):
+            config["padding_mask"] = {"function": True}
+        return config
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Layout:
         """Rebuilds a layout from its :meth:`config`."""
         name = config["padding_mask"]
-        return cls(
-            bool(config["batch_first"]),
-            bool(config["channels_first"]),
-            None if name is None else str(name),
-        )
+        padding_mask = unsaved_function if isinstance(name, dict) else name and str(name)
+        return cls(bool(config["batch_first"]), bool(config["channels_first"]), padding_mask)
 
     def _swap(self, x: Tensor) -> Tensor:
         """Converts to (batch, tokens, dim) or back, which is the same swap of two axes."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.insertion.calls import Call, past_tokens
+from spaudio.filters.insertion.calls import FUNCTION, Call, past_tokens
 from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
 
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
@@ -22,8 +22,9 @@ MASKED_BELOW = -9_900.0
 _PADDING = WeakTensorKeyDictionary()
 _REMEDY = (
     "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
-    "around it, that holds the padding mask, an integer or boolean (batch, tokens). Or call the "
-    "model inside `with handle.padding(mask)`. Or pass padding_mask=None to ignore padding"
+    "around it, that holds the padding mask, an integer or boolean (batch, tokens), or a function "
+    "that computes it. Or call the model inside `with handle.padding(mask)`. Or pass "
+    "padding_mask=None to ignore padding"
 )
 
 
@@ -127,6 +128,8 @@ def find_padding(
 
 def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
     """Raises an error if a call was given lengths that differ: its items are padded."""
+    if any(call.padding is not None and call.padding[0] == FUNCTION for call in calls):
+        return  # a function that has seen them
     for name, lengths in (call.lengths for call in calls if call.lengths is not None):
         if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not batch:
             continue
