@@ -39,6 +39,7 @@ def test_a_sweep_goes_on_and_compares_what_has_finished(
         assert f"runs/folder/s-{number}/report.md" in done.out
     before = (home / "s-0" / "log.jsonl").stat().st_mtime_ns
     shutil.copytree(sounds, tmp_path / "late")
+    next((tmp_path / "late").rglob("*.wav")).unlink()  # else the data would be the same
     done = run_recipe("folder", *sweep)
     assert done.code == 0, done.err
     assert "4 runs, of which 2 are finished" in done.err
