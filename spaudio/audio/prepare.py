@@ -163,8 +163,8 @@ def prepare(
     home = Path(folder) / name
     target = home / _key(name, options)
     waiting = f"waiting for another process that prepares data in {home}"
-    with named_full_disk(folder, "data"), locked(home / "lock", waiting):
-        (home / NOT_A_SOURCE).touch()  # in a folder of sounds
+    # Hidden: the folder may be in one of sounds, of which other files are counted.
+    with named_full_disk(folder, "data"), locked(home / ".lock", waiting):
         work = home / "work"
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()

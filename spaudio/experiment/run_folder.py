@@ -112,11 +112,14 @@ def refuse_other_settings(settings: Settings, folder: Path | None = None) -> dic
         Settings of the machine that differ, with their new values.
 
     Raises:
-        ConfigError: If other settings differ.
+        ConfigError: If other settings differ, or a folder of that name is not a run's.
     """
     if folder is None and settings.run_id is not None:
         folder = folder_of(settings)
-    if folder is None or not (folder / CONFIG).is_file():
+    if folder is None:
+        return {}
+    if not (folder / CONFIG).is_file():
+        refuse_taken(settings, folder)
         return {}
     different = differences(read_run_settings(folder), settings)
     for key, (before, wanted) in different.items():
@@ -128,13 +131,18 @@ def refuse_other_settings(settings: Settings, folder: Path | None = None) -> dic
     return {key: wanted for key, (_, wanted) in different.items()}
 
 
-def refuse_taken(settings: Settings) -> None:
+def refuse_taken(settings: Settings, folder: Path | None = None) -> None:
     """Checks that a new run may have its name, before its data are prepared.
+
+    Args:
+        settings: Settings of the run.
+        folder: Its folder; None for ``<runs>/<recipe>/<run_id>``.
 
     Raises:
         ConfigError: If a folder of that name is not empty.
     """
-    folder = folder_of(settings)
+    if folder is None:
+        folder = folder_of(settings)
     if settings.run_id is None or not os.path.lexists(folder):
         return
     if not folder.is_dir() or any(folder.iterdir()):
@@ -142,9 +150,9 @@ def refuse_taken(settings: Settings) -> None:
 
 
 def _taken(settings: Settings, folder: Path) -> ConfigError:
+    remedy = f", or continue it with resume={folder}" if (folder / CONFIG).is_file() else ""
     return ConfigError(
-        f"run_id={settings.run_id} exists in {folder.parent}; choose another name, or continue it "
-        f"with resume={folder}"
+        f"run_id={settings.run_id} exists in {folder.parent}; choose another name{remedy}"
     )
 
 

@@ -108,7 +108,7 @@ def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", taken)
-        with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
+        with pytest.raises(ConfigError, match=r"run_id=a exists in .*; choose another name$"):
             open_run_folder(compose(*same))
     # The folder is empty, as earlier versions made it first.
     made = open_run_folder(compose(*same))
@@ -116,7 +116,7 @@ def test_a_full_disk_or_a_kill_leaves_no_run_without_settings(
     assert list((tmp_path / "folder").iterdir()) == [made]
     assert made.stat().st_mode == tmp_path.joinpath("folder").stat().st_mode
     (made / "config.yaml").rename(made / "other")
-    with pytest.raises(ConfigError, match=r"run_id=a exists.*resume="):
+    with pytest.raises(ConfigError, match=r"run_id=a exists in .*; choose another name$"):
         open_run_folder(compose(*same))
 
 

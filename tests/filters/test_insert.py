@@ -718,3 +718,5 @@ def test_a_glob_does_not_match_filters_that_were_inserted() -> None:
     assert list(second.filters) == ["0.1", "1"]
     with pytest.raises(ValueError, match="token_filter"):
         insert_filters(model, "0.0.token_filter", kernel_size=3)
+    own = nn.ModuleDict({"token_filter": nn.Sequential(nn.Linear(4, 4))})  # a layer of the user's
+    assert list(insert_filters(own, "token_filter.0", kernel_size=3).filters) == ["token_filter.0"]

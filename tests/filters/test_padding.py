@@ -3,6 +3,7 @@
 import gc
 import threading
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -223,6 +224,21 @@ def test_lengths_instead_of_a_mask_are_refused() -> None:
     model(x, lengths=torch.tensor([9, 5]))
 
 
+def test_lengths_of_another_sequence_are_not_those_of_the_layer() -> None:
+    class Translator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, src: Tensor, src_lengths: Tensor, tgt: Tensor) -> Tensor:
+            out: Tensor = self.layer(tgt)
+            return out
+
+    model = Translator()
+    insert_filters(model, "layer", kernel_size=3)
+    model(torch.randn(2, 9, 4), torch.tensor([9, 5]), torch.randn(2, 7, 4))
+
+
 def test_a_mask_by_another_name_is_announced() -> None:
     class Other(nn.Module):
         def __init__(self) -> None:
@@ -263,10 +279,23 @@ def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
     def interrupt(*call: Any) -> None:
         raise KeyboardInterrupt
 
+    class Held:
+        pass
+
     hook = model.inner[1].register_forward_hook(interrupt)
     padding = torch.arange(9) >= torch.tensor([[9], [5]])
-    with pytest.raises(KeyboardInterrupt):
-        model(x, padding_mask=padding)
+
+    def stopped() -> weakref.ref[Held]:
+        held = Held()
+        try:
+            model(x, padding_mask=padding)
+        except KeyboardInterrupt:
+            return weakref.ref(held)
+        raise AssertionError
+
+    gone = stopped()
+    gc.collect()
+    assert gone() is None  # the variables of its callers are freed
     hook.remove()
     assert torch.equal(model.inner(x), before)
 

@@ -168,6 +168,22 @@ def test_an_evaluation_with_a_mask_leaves_checkpointing_as_it_was() -> None:
         model(x)
     model.checkpointed = model.reentrant = True
     model(x.requires_grad_()).sum().backward()
+    model.reentrant = False
+    with handle.padding(PADDING):
+        loss = model(x).sum()
+    with torch.no_grad():
+        model(x)  # the same tensor, without a mask
+    loss.backward()
+
+
+def test_a_block_that_is_over_leaves_data_parallel_as_it_was() -> None:
+    model, handle = filtered()
+    x = torch.randn(2, TOKENS, 4)
+    for layer in model.layers:
+        layer._is_replica = True  # as in the copies of nn.DataParallel
+    with handle.padding(PADDING), pytest.raises(RuntimeError, match="do not reach the replicas"):
+        model(x)
+    model(x)
 
 
 def test_nested_tensors_have_padding_of_their_own() -> None:

@@ -169,7 +169,7 @@ def filtered_class(base: Any) -> Any:
         if not is_filtered(self):  # made by a class that registers its subclasses by name
             return base.forward(self, *args, **kwargs)
         place: Place = getattr(self, PLACE)
-        if place.stated.ever and getattr(self, "_is_replica", False):
+        if place.stated.open and getattr(self, "_is_replica", False):
             raise RuntimeError(
                 "handle.padding and handle.disabled do not reach the replicas of nn.DataParallel; "
                 "use DistributedDataParallel"

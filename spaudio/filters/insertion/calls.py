@@ -36,7 +36,7 @@ LENGTHS = ("lengths", "length", "input_lengths", "src_lengths", "x_lens", "ilens
 # In place of an argument's name.
 FUNCTION = "the mask of the function that was given as padding_mask"
 # Masks of other names, which are not read.
-_OTHER_MASK = re.compile("mask|pad")
+_OTHER_MASK = re.compile("mask(?!ed)|pad")
 CACHE_ARGUMENTS = (
     "cache",
     "past_key_values",
@@ -78,7 +78,7 @@ class Call:
         other_masks: Names and values of boolean masks of two axes that are not read.
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
-        frame: The frame of the call, by which one that an interrupt ended is recognised.
+        site: Where the call was made, by which one that an interrupt ended is recognised.
         token: Distinguishes one call from another.
     """
 
@@ -94,7 +94,7 @@ class Call:
     lengths: tuple[str, Any] | None
     other_masks: Sequence[tuple[str, torch.Tensor]]
     tokens: torch.Tensor | None
-    frame: FrameType | None = None
+    site: tuple[Any, ...] | None = None
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -163,6 +163,7 @@ class Watch:
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
         self.zero_is_padding = where.startswith("transformers.")
+        self.announced: set[str] = set()  # masks of other names that a warning has named
         self.handles: list[RemovableHandle] = []  # of the hooks
         self.filters = 0  # number of those that use this watch
 
@@ -267,7 +268,8 @@ class Watch:
         self._forget()
         call = self.call(args, kwargs)
         if is_eager():
-            call = replace(call, frame=sys._getframe(1))
+            # Without the caller itself, which goes on to another instruction.
+            call = replace(call, site=call_site(sys._getframe(1).f_back))
         _IN_PROGRESS.calls.append(call)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -322,7 +324,7 @@ def has_several_inputs(names: Collection[str]) -> bool:
     return (
         ("src" in names and "tgt" in names)
         or text_and_sound
-        or any(name.startswith(("decoder_", "pixel_values")) for name in names)
+        or any(n.startswith(("decoder_", "pixel_values", "prev_output_tokens")) for n in names)
     )
 
 
@@ -336,15 +338,24 @@ def is_boolean_mask(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.dim() == 2
 
 
+def call_site(frame: FrameType | None) -> tuple[Any, ...]:
+    """The code and instruction of each frame from the outermost to this one.
+
+    Not the frames, which would keep all their variables alive.
+    """
+    site = []
+    while frame is not None:
+        site.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(reversed(site))
+
+
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
     """A layer's own call and the calls in progress of ``watches``, innermost first."""
     outer = [call for call in reversed(_IN_PROGRESS.calls) if call.watch in watches]
     if outer and is_eager():  # an interrupt (Ctrl-C) ends a call without its hook
-        running, frame = set(), sys._getframe()
-        while frame is not None:
-            running.add(frame)
-            frame = frame.f_back  # type: ignore[assignment]
-        outer = [call for call in outer if call.frame is None or call.frame in running]
+        here = call_site(sys._getframe())
+        outer = [call for call in outer if call.site is None or here[: len(call.site)] == call.site]
     return [own, *outer]
 
 

@@ -78,7 +78,8 @@ class FilterHandle:
 
         In the block, filters use this mask instead of those that the model is given::
 
-            with handle.padding(torch.arange(tokens) >= lengths[:, None]):
+            places = torch.arange(tokens, device=lengths.device)
+            with handle.padding(places >= lengths[:, None]):
                 output = model(x, lengths)
 
         Args:
@@ -104,8 +105,10 @@ class FilterHandle:
 
         To compare the two, or for the reference model of a loss::
 
-            with handle.disabled(), torch.no_grad():
+            with torch.no_grad(), handle.disabled():
                 reference = model(x)
+
+        In this order, later passes may use any kind of activation checkpointing.
 
         Raises:
             ValueError: If there are no filters.
@@ -355,7 +358,7 @@ def _attach_all(
             filter, layout = prepared[name]
             found = [Watch(layer, layout.padding_mask, outermost=layer is model)]
             for each, module in outer[name].items():
-                key = each, layout.padding_mask
+                key = each, id(layout.padding_mask)
                 if key not in watches:
                     watches[key] = watch_of(module, layout.padding_mask, module is model)
                 watch = watches[key]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from spaudio.filters.insertion.attach import CHILD
+from spaudio.filters.insertion.attach import CHILD, is_filtered
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
 
@@ -20,7 +20,7 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
             ``Sequential`` end with the same module.
     """
     modules = model.named_modules(remove_duplicate=False)
-    named = {name: module for name, module in modules if CHILD not in name.split(".")}
+    named = {name: module for name, module in modules if not _in_filter(name, model)}
     # A module that has several names is one layer, called by the first.
     first = {id(module): name for name, module in reversed(named.items())}
     found: dict[str, nn.Module] = {}
@@ -44,6 +44,13 @@ def find_layers(model: nn.Module, layers: Layers) -> dict[str, nn.Module]:
     for name, module in found.items():
         _check_shared(first[id(module)], name, model)
     return {first[id(module)]: module for module in found.values()}
+
+
+def _in_filter(name: str, model: nn.Module) -> bool:
+    """Whether a module is a filter that was inserted, or in one."""
+    parts = name.split(".")
+    outer = (".".join(parts[:i]) for i, part in enumerate(parts) if part == CHILD)
+    return any(is_filtered(model.get_submodule(each)) for each in outer)
 
 
 def _check_shared(first: str, name: str, model: nn.Module) -> None:

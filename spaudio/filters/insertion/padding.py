@@ -130,23 +130,30 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
     """Raises an error if a call was given lengths that differ: its items are padded."""
     if any(call.padding is not None and call.padding[0] == FUNCTION for call in calls):
         return  # a function that has seen them
-    for name, lengths in (call.lengths for call in calls if call.lengths is not None):
+    # Those of a model with several inputs may be of other tokens.
+    given = (c.lengths for c in calls if c.lengths is not None and not c.several)
+    for name, lengths in given:
         if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not batch:
             continue
-        if not (is_exported() or is_transformed()):
-            require(
-                (lengths == lengths.max()).all(),
-                f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
-                f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}",
-            )
+        problem = (
+            f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
+            f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
+        )
+        if is_eager():
+            if has_values(lengths) and bool((lengths != lengths.max()).any()):
+                raise ValueError(problem)
+        elif not (is_exported() or is_transformed()):
+            require((lengths == lengths.max()).all(), problem)
 
 
 def _warn_of_other_masks(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> None:
     """Warns of a mask that may be of padding, by a name that is not read."""
     if batch == tokens or not is_eager():
         return
+    announced = calls[-1].watch.announced
     for name, mask in (one for call in calls for one in call.other_masks):
-        if mask.shape == (batch, tokens):
+        if mask.shape == (batch, tokens) and name not in announced:
+            announced.add(name)
             warnings.warn(
                 f"the filter after {layer!r} does not read {name}. If it is a padding mask, pass "
                 f"insert_filters(padding_mask={name!r}), where True stands for padding (False if "

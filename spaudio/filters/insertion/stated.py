@@ -33,8 +33,11 @@ class Stated:
     """What is stated for one filter; see ``FilterHandle.padding`` and ``FilterHandle.disabled``."""
 
     def __init__(self) -> None:
-        self.ever = False  # whether there was a block
+        self.open = 0  # number of blocks in progress in all threads
         self.repeated = False  # whether one had calls that a backward pass may repeat
+
+    def __reduce__(self) -> Any:
+        return Stated, ()  # copies begin without any
 
     @property
     def blocks(self) -> list[Any]:
@@ -44,11 +47,13 @@ class Stated:
     def begin(self, value: Any) -> None:
         """Begins a block: of a padding mask, of None for no padding, or of ``OFF``."""
         _IN_PROGRESS.blocks.setdefault(self, []).append(value)
-        self.ever = True
+        self.open += 1
+        # Reentrant checkpointing switches gradients off in the first pass.
         self.repeated |= torch.is_grad_enabled()
 
     def end(self) -> None:
         """Ends the innermost block."""
+        self.open -= 1
         self.blocks.pop()
         if not self.blocks:
             del _IN_PROGRESS.blocks[self]
@@ -83,7 +88,7 @@ class Stated:
         if any(block is OFF for block in blocks):
             value = OFF
         # Not under the mask itself, which the entry would keep alive.
-        if call is not None and call is not value and is_eager():
+        if call is not None and call is not value and is_eager() and torch.is_grad_enabled():
             if call not in _BY_CALL:
                 _BY_CALL[call] = {}
             kept, entry = _BY_CALL[call], (value, _version(value))
