@@ -506,7 +506,7 @@ def test_a_listed_file_that_is_missing_or_twice(source: Path, path: str, reason:
 @pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
 def test_one_preparation_at_a_time(source: Path) -> None:
     done: list[Prepared] = []
-    with locked(source.parent / "data" / "tiny" / "lock"):
+    with locked(source.parent / "data" / "tiny" / ".lock"):
         thread = threading.Thread(target=lambda: done.append(run(source)))
         thread.start()
         time.sleep(0.3)

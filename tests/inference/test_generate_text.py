@@ -26,7 +26,8 @@ from tests.fixtures.tiny_run import make_untrained_run
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     settings = compose(
-        RECIPES / "text8", ["preset=debug", "context=16", "filter=depthwise", f"runs={tmp_path}"]
+        RECIPES / "text8",
+        ["preset=debug", "context=16", "eval.stride=8", "filter=depthwise", f"runs={tmp_path}"],
     )
     assert isinstance(settings, TextSettings)
     model = build_language_model(settings)
@@ -38,7 +39,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_positions_beyond_the_context_are_not_read(tmp_path: Path) -> None:
-    overrides = ["context=16", "model.positions=learned", "model.max_tokens=64"]
+    overrides = ["context=16", "eval.stride=8", "model.positions=learned", "model.max_tokens=64"]
     settings = compose(RECIPES / "text8", ["preset=debug", *overrides, f"runs={tmp_path}"])
     assert isinstance(settings, TextSettings)
     model, folder = build_language_model(settings), create_run_folder(settings)
