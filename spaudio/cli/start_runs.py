@@ -18,10 +18,10 @@ def _train(chosen: argparse.Namespace) -> None:
     _check_train(chosen, folder, given)
     from spaudio.experiment.compose import quoted
     from spaudio.experiment.entry import main as run_recipe
+    from spaudio.io.paths import refuse_interpolation
 
     if folder is not None:
-        if "${" in folder:
-            raise ConfigError(f"{folder}: settings cannot hold `${{`; rename the folder")
+        refuse_interpolation(folder)
         given = [f"source={quoted(folder)}", *given]
     script = recipes_folder() / "folder" / "run.py"
     options = ["-m"] * chosen.multirun + ["--cfg"] * chosen.cfg

@@ -9,6 +9,7 @@ from pathlib import Path
 from spaudio.errors import ConfigError
 from spaudio.experiment.recipes import recipes_folder
 from spaudio.io.atomic import new_folder
+from spaudio.io.paths import refuse_interpolation
 from spaudio.report.run_command import this_python
 
 _README = """# {name}
@@ -55,8 +56,7 @@ def write_recipe(name: str, source: Path, folder: Path) -> Path:
     sounds = str(source.resolve())
     if sounds != os.fsencode(sounds).decode("utf-8", "ignore"):
         raise ConfigError(f"{sounds!r}: its name is not UTF-8, as settings are; rename the folder")
-    if "${" in sounds:
-        raise ConfigError(f"{sounds}: settings cannot hold `${{`; rename the folder")
+    refuse_interpolation(sounds)
     recipes = recipes_folder()
     config = (recipes / "folder" / "config.yaml").read_text(encoding="utf-8")
     quoted = json.dumps(sounds, ensure_ascii=False)

@@ -91,7 +91,7 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
         folder = folder_of(settings)
     if folder is None or not (folder / CONFIG).is_file():
         return create_run_folder(settings, folder)
-    different = refuse_other_settings(settings, folder)
+    different = _other_machine(settings, folder)
     if different and not (folder / REPORT).is_file():
         there = read_run_settings(folder)
         for key, wanted in different.items():
@@ -101,26 +101,27 @@ def open_run_folder(settings: Settings, folder: Path | None = None) -> Path:
     return folder
 
 
-def refuse_other_settings(settings: Settings, folder: Path | None = None) -> dict[str, Any]:
-    """Checks that a run of the same name, if there is one, has the same settings.
-
-    Args:
-        settings: Settings of the run.
-        folder: Its folder; None for ``<runs>/<recipe>/<run_id>``.
-
-    Returns:
-        Settings of the machine that differ, with their new values.
+def refuse_other_settings(settings: Settings) -> None:
+    """Checks, before data are prepared, that a run of this name can be begun or continued.
 
     Raises:
-        ConfigError: If other settings differ, or a folder of that name is not a run's.
+        ConfigError: If there is one with other settings, or a folder of that name is not a run's.
     """
-    if folder is None and settings.run_id is not None:
-        folder = folder_of(settings)
-    if folder is None:
-        return {}
-    if not (folder / CONFIG).is_file():
-        refuse_taken(settings, folder)
-        return {}
+    if settings.run_id is None:
+        return
+    folder = folder_of(settings)
+    if (folder / CONFIG).is_file():
+        _other_machine(settings, folder)
+    else:
+        refuse_taken(settings)
+
+
+def _other_machine(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Returns the settings of the machine in which a run differs, with their new values.
+
+    Raises:
+        ConfigError: If other settings differ.
+    """
     different = differences(read_run_settings(folder), settings)
     for key, (before, wanted) in different.items():
         if key not in MACHINE:
@@ -131,18 +132,13 @@ def refuse_other_settings(settings: Settings, folder: Path | None = None) -> dic
     return {key: wanted for key, (_, wanted) in different.items()}
 
 
-def refuse_taken(settings: Settings, folder: Path | None = None) -> None:
+def refuse_taken(settings: Settings) -> None:
     """Checks that a new run may have its name, before its data are prepared.
-
-    Args:
-        settings: Settings of the run.
-        folder: Its folder; None for ``<runs>/<recipe>/<run_id>``.
 
     Raises:
         ConfigError: If a folder of that name is not empty.
     """
-    if folder is None:
-        folder = folder_of(settings)
+    folder = folder_of(settings)
     if settings.run_id is None or not os.path.lexists(folder):
         return
     if not folder.is_dir() or any(folder.iterdir()):

@@ -11,7 +11,7 @@ from torch import Tensor
 from spaudio.filters.arguments import check_device, check_flag, check_tokens
 from spaudio.filters.definition import check_activation, filterbank_definition
 from spaudio.filters.fused.op import BACKENDS, fused_filterbank
-from spaudio.filters.precision import autocast_dtype, without_autocast
+from spaudio.filters.precision import autocast_dtype, join, without_autocast
 from spaudio.filters.tracing import is_exported, is_transformed
 
 
@@ -121,8 +121,7 @@ def filterbank(
                 activation=activation,
             ).to(signal.dtype)
         return x + y if residual else y
-    with without_autocast(x):  # which cannot join tensors of the other half type
-        flat = torch.cat([kernel.reshape(-1) for kernel in scales])
+    flat = join([kernel.reshape(-1) for kernel in scales], 0)
     shapes = [size for kernel in scales for size in kernel.shape]
     # Autocast rounds what is filtered, but not the residual.
     within = residual and signal.dtype == x.dtype

@@ -11,7 +11,7 @@ from typing_extensions import override
 from spaudio.filters.arguments import check_size, check_tokens
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import kernel_extent, without_padding
-from spaudio.filters.precision import without_autocast
+from spaudio.filters.precision import join
 
 
 class HaarFilter(TokenFilter):
@@ -79,8 +79,7 @@ class HaarFilter(TokenFilter):
                 shift *= 2
             averages.append(covered)
             first += width
-        with without_autocast(window):  # which cannot join tensors of the other half type
-            return torch.cat(averages, dim=-1)
+        return join(averages, -1)
 
     @property
     @override

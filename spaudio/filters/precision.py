@@ -1,5 +1,6 @@
 """The types in which filters compute: mixed types, and autocast."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -30,6 +31,12 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
+
+
+def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Concatenates tensors of one type, also under an autocast that cannot join this type."""
+    with without_autocast(tensors[0]):
+        return torch.cat(tuple(tensors), dim)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spaudio.filters.arguments import check_device, require
 from spaudio.filters.definition import without_padding
-from spaudio.filters.precision import without_autocast
+from spaudio.filters.precision import join, without_autocast
 
 if TYPE_CHECKING:
     from spaudio.filters.base import TokenFilter
@@ -59,8 +59,7 @@ def filter_sequences(
     state = x.new_zeros(len(x), left, x.shape[2])
     if initial_state is not None:
         state = check_state(initial_state, state)
-    with without_autocast(x):  # which cannot join tensors of the other half type
-        window = torch.cat([state, without_padding(x, padding_mask)], dim=1)
+    window = join([state, without_padding(x, padding_mask)], 1)
     y = x + without_padding(filter_after(filter, window), padding_mask)
     if not output_final_state:
         return y, None

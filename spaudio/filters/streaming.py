@@ -1,11 +1,10 @@
 """Runs causal filters on tokens as they arrive."""
 
-import torch
 from torch import Tensor
 
 from spaudio.filters.arguments import check_device, check_tokens
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.precision import without_autocast
+from spaudio.filters.precision import join
 
 
 class FilterStream:
@@ -65,8 +64,7 @@ class FilterStream:
             y: Tensor
             y, self._past = self.filter(x, initial_state=past, output_final_state=True)
             return y
-        with without_autocast(x):  # which cannot join tensors of the other half type
-            window = torch.cat([past, x], dim=1)
+        window = join([past, x], 1)
         y = x + self.filter.resume(window, self._memory)
         # A copy: a view would keep the whole window in memory.
         self._past = window[:, window.shape[1] - left :].clone()

@@ -146,7 +146,8 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
         raise DataError(f"--data {folder}: no such folder")
     found, split_given, _ = read_class_folders(folder)
     clips = [clip for clip in found if not split_given or clip.split == "test"]
-    paths = [folder.resolve() / clip.path for clip in clips]
+    here = folder.resolve()
+    paths = [here / clip.path for clip in clips]
     for model in models:
         settings = read_run_settings(model.run)
         source = getattr(settings, "source", None)

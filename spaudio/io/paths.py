@@ -19,3 +19,9 @@ def refuse_empty_source(source: object) -> None:
     """
     if source is not None and not str(source).strip():
         raise ConfigError("source= is empty; name an archive or a folder")
+
+
+def refuse_interpolation(name: str) -> None:
+    """Raises ConfigError if the path of a source would be taken for an interpolation."""
+    if "${" in name:
+        raise ConfigError(f"{name}: settings cannot hold `${{`; rename the folder")

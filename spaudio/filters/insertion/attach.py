@@ -62,34 +62,18 @@ class Place:
         if stated is OFF:
             return output
         calls = calls_around(own, self.watches)
-        wanted = self.layout.padding_mask
 
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
             if is_eager():
                 self._check_batch_first(x, calls)
-            if padding_mask is not None and stated is not NOTHING:
+            if padding_mask is None:
+                padding_mask = self._padding(x, calls, stated)
+            elif stated is not NOTHING:
                 raise ValueError(
                     f"layer {self.layer!r} returned a nested tensor, which has padding of its own "
                     "beside that of handle.padding; make an nn.TransformerEncoder with "
                     "enable_nested_tensor=False"
                 )
-            if padding_mask is None:
-                if stated is not NOTHING:
-                    padding_mask = stated
-                    if padding_mask is not None:
-                        check_fits(padding_mask, x, self.layer)
-                elif wanted is not None:
-                    padding_mask = find_padding(
-                        calls,
-                        x.shape[0],
-                        x.shape[1],
-                        layer=self.layer,
-                        lonely=not self.reads_padding_around,
-                        named=wanted != "auto",
-                    )
-                if padding_mask is not None and not self.checked and is_eager():
-                    warn_if_inverted(padding_mask, self.layer)
-                    self.checked.append(True)
             if padding_mask is not None:  # of the whole model, whose layers may be on other devices
                 padding_mask = padding_mask.to(x.device)
             past = past_tokens(calls)
@@ -104,6 +88,27 @@ class Place:
             return filter_with_cache(filter, x, padding_mask, calls, self.layer, self.key)
 
         return self.layout.apply(run, output, self.layer)
+
+    def _padding(self, x: Tensor, calls: Sequence[Call], stated: Any) -> Tensor | None:
+        """Returns the padding mask of the layer's tokens: the stated one, or that of the calls."""
+        wanted, mask = self.layout.padding_mask, None
+        if stated is not NOTHING:
+            mask = stated
+            if mask is not None:
+                check_fits(mask, x, self.layer)
+        elif wanted is not None:
+            mask = find_padding(
+                calls,
+                x.shape[0],
+                x.shape[1],
+                layer=self.layer,
+                lonely=not self.reads_padding_around,
+                named=wanted != "auto",
+            )
+        if mask is not None and not self.checked and is_eager():
+            warn_if_inverted(mask, self.layer)
+            self.checked.append(True)
+        return mask
 
     def _check_batch_first(self, x: Tensor, calls: Sequence[Call]) -> None:
         """Raises ValueError if the model's ids (batch, tokens) show that x is (tokens, batch)."""

@@ -17,7 +17,7 @@ from spaudio.filters.base import TokenFilter
 from spaudio.filters.definition import without_padding
 from spaudio.filters.insertion.calls import Call, calls_with_cache, past_tokens
 from spaudio.filters.insertion.subclass import make_subclass
-from spaudio.filters.precision import without_autocast
+from spaudio.filters.precision import join
 
 KEPT = "_tokens_before_filters"
 
@@ -104,9 +104,8 @@ def filter_with_cache(
         )
     before = kept.tokens[:, max(start - left - first, 0) : start - first]
     inside = without_padding(x, padding_mask)
-    with without_autocast(x):  # which cannot join tensors of the other half type
-        before = torch.cat([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], dim=1)
-        window = torch.cat([before, inside], dim=1)
+    before = join([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], 1)
+    window = join([before, inside], 1)
     first = max(start - left, 0)
     _keep(cache, key, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
     # Through the filter's call, whose hooks may load its weights, as those of accelerate do.
