@@ -31,7 +31,7 @@ from spaudio.audio.intervals import Interval, cut_intervals, overlapping
 from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
 from spaudio.audio.selections import is_selections
 from spaudio.audio.split import split_by_clip, split_by_group
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.errors import ConfigError, DataError, counted, some
 from spaudio.io.csv_files import read_csv
 from spaudio.io.paths import user_path
 from spaudio.io.unpack import open_source
@@ -187,7 +187,7 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
     unused = []
     if given.unlisted:  # reports and published models show this: no folders of the machine
         count, named = len(given.unlisted), some(given.unlisted)
-        unused = [f"{count} audio files are not in table={file.name}: {named}"]
+        unused = [f"not in table={file.name}: {counted(count, 'audio file')}: {named}"]
     unused += given.notes
     tops = {PurePosixPath(clip.path).parts[0].lower() for clip in given.clips}
     splits = {SPLIT_NAMES.get(top) for top in tops}
@@ -267,13 +267,22 @@ def _without_silent(
 def _silent_background(
     before: Sequence[SourceClip], clips: Sequence[SourceClip], uncut: Container[str]
 ) -> list[str]:
-    """Returns a sentence with the number of clips that are left out because they are silent."""
+    """Returns a sentence with the number of clips that are left out because they are silent.
+
+    Raises:
+        DataError: If all of them are.
+    """
     chosen, kept = (
         sum(clip.label == BACKGROUND and clip.folder not in uncut for clip in part)
         for part in (before, clips)
     )
     if chosen == kept:
         return []
+    if kept == 0:
+        raise DataError(
+            f"background=: the annotated recordings hold only silence between their annotations, "
+            f"so there is nothing to cut {BACKGROUND} from; name a folder of other recordings"
+        )
     return [
         f"{chosen - kept} of {chosen} clips of {BACKGROUND} are left out, because these parts of "
         "the recordings are silent"

@@ -33,6 +33,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun: ``"1 clip"``, ``"2,000 clips"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, or the name of its class if that is empty."""
     said = str(error).strip()

@@ -1,18 +1,18 @@
 """Folders of clips cut from recordings, and which of the recordings cannot be used."""
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from spaudio.audio.decode import is_passing
 from spaudio.errors import AudioError, reason
-from spaudio.io.atomic import make_folder
+from spaudio.io.atomic import make_folder, remove_folder
 from spaudio.io.progress import progress_bar
 from spaudio.io.state import FileState
 
-_BAD = "bad.json"
+_CONTENT = "content.json"
 
 
 def make_cuts(
@@ -24,8 +24,8 @@ def make_cuts(
 ) -> dict[str, str]:
     """Cuts clips out of recordings into a folder that appears whole or not at all.
 
-    Nothing is done if the folder exists, unless the system can now read a recording that it could
-    not read before. Only one process at a time may make it.
+    Nothing is done if the folder exists, unless files of it are missing, or the system can now read
+    a recording that it could not read before. Only one process at a time may make it.
 
     Args:
         target: The folder.
@@ -40,7 +40,7 @@ def make_cuts(
     """
 
     def fill(staging: Path) -> None:
-        bad, passing = {}, []
+        bad, passing, written = {}, [], list[str]()
         with progress_bar(title, len(recordings)) as advance:
             for name in recordings:
                 clips = []
@@ -53,19 +53,32 @@ def make_cuts(
                         passing.append(name)
                     for clip in clips:
                         clip.unlink()
+                else:
+                    written += [os.fspath(clip.relative_to(staging)) for clip in clips]
                 advance(1)
-        content = json.dumps({"bad": bad, "passing": passing})
-        (staging / _BAD).write_text(content, encoding="ascii")
+        content = json.dumps({"bad": bad, "passing": passing, "written": written})
+        (staging / _CONTENT).write_text(content, encoding="ascii")
 
-    if target.is_dir() and any(_is_readable(folder / name) for name in _read(target)["passing"]):
-        shutil.rmtree(target)
+    if target.is_dir() and not _is_whole(target, folder):
+        remove_folder(target)
     make_folder(target, fill)
     found: dict[str, str] = _read(target)["bad"]
     return found
 
 
+def _is_whole(target: Path, folder: Path) -> bool:
+    """Whether a folder of clips holds all that can be cut."""
+    try:
+        found = _read(target)
+    except (OSError, ValueError):
+        return False
+    if any(_is_readable(folder / name) for name in found["passing"]):
+        return False
+    return all((target / path).is_file() for path in found["written"])
+
+
 def _read(target: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((target / _BAD).read_text(encoding="ascii"))
+    found: dict[str, Any] = json.loads((target / _CONTENT).read_text(encoding="ascii"))
     return found
 
 

@@ -24,6 +24,13 @@ from spaudio.errors import AudioError, ConfigError
 
 Waveform = NDArray[np.float32]  # (samples,), mono, full scale at 1.0
 
+#: Versions of what decodes and resamples. Results that were kept with others are computed again.
+#: Raise the first with any change of this module, or of those it calls, to the samples.
+DECODER = {
+    "decoder": 6,
+    "libsndfile": soundfile.__libsndfile_version__,
+    "soxr": soxr.__version__,
+}
 #: A clip whose samples vary (peak to peak) by less than this is silent. The limit is just above one
 #: step of 16-bit audio, so that mere dither is silent. A constant offset does not matter.
 SILENCE_DBFS = -90.0

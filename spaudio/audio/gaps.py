@@ -30,7 +30,7 @@ def background_between(
     recording consists mostly of sound without events, and fewer clips of it lead to more false
     events. Each has the group and the split of the annotation that is nearest to it, so a
     recording is divided as its annotations are. An interval of a recording without annotations has
-    the group of the recording, and the split ``"train"``.
+    the group of the recording, and the split of that group; ``"train"`` if no annotation has it.
 
     Args:
         root: Holds the recordings. One that cannot be read gives no interval; if it has
@@ -79,10 +79,12 @@ def background_between(
             "annotation; name a folder of other recordings"
         )
     more = []
+    splits = {clip.group: clip.split for clip in clips}
     nearest = {name: _Nearest(events) for name, events in by_recording.items()}
     for piece in pieces:
         near = nearest[piece.recording](piece)
-        group, split = (near.group, near.split) if near else (empty[piece.recording], "train")
+        group = near.group if near else empty[piece.recording]
+        split = near.split if near else splits.get(group, "train")
         more.append(SourceClip(piece.path, BACKGROUND, split, group))
     return more, pieces, bad
 

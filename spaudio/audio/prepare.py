@@ -31,7 +31,7 @@ from spaudio.audio.manifest import (
     read_manifest,
 )
 from spaudio.audio.scan import ClipStore, Finding, scan_clips
-from spaudio.errors import DataError, some
+from spaudio.errors import DataError, counted, some
 from spaudio.io.atomic import write_atomic
 from spaudio.io.full_disk import named_full_disk
 from spaudio.io.lock import locked
@@ -160,7 +160,8 @@ def prepare(
     """
     check_choice(duplicates)
     refuse_empty_source(options.get("source"))
-    home = Path(folder) / name
+    # Absolute, as the marker and the journal name what is unpacked or cut below it.
+    home = Path(folder).absolute() / name
     target = home / _key(name, options)
     waiting = f"waiting for another process that prepares data in {home}"
     # Hidden: the folder may be in one of sounds, of which other files are counted.
@@ -344,7 +345,7 @@ def _notes(
             "be remains of a wrong cut"
         )
     if unused := sorted(source.bad.keys() - {clip.folder for clip in listed}):
-        notes.append(f"{len(unused)} recordings cannot be used: {some(unused)}")
+        notes.append(f"cannot be used: {counted(len(unused), 'recording')}: {some(unused)}")
     return notes
 
 

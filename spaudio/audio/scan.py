@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import soundfile
 
 from spaudio.audio.decode import (
+    DECODER,
     MAX_ARRAY_AMPLITUDE,
     MAX_SECONDS,
     SILENCE_DBFS,
@@ -37,8 +37,7 @@ from spaudio.io.state import FileState
 
 # A journal that was written with other rules is not read.
 _RULES = {
-    "version": 6,
-    "libsndfile": soundfile.__libsndfile_version__,
+    **DECODER,
     "silence_dbfs": SILENCE_DBFS,
     "max_seconds": MAX_SECONDS,
 }

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from spaudio.audio.find import composed, walk
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.errors import ConfigError, DataError, counted, some
 from spaudio.io.csv_files import read_csv
 
 _BEGIN, _END, _OFFSET = "begin time (s)", "end time (s)", "file offset (s)"
@@ -70,7 +70,9 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     tables, others = _find_tables(path) if path.is_dir() else ([path], [])
     found = _join(_read(file, recordings) for file in tables)
     if others:
-        found.notes.append(f"{len(others)} *.txt files are not selection tables: {some(others)}")
+        found.notes.append(
+            f"no selection tables: {counted(len(others), '*.txt file')}: {some(others)}"
+        )
     found.notes.extend(_several(recordings))
     return found
 

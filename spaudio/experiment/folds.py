@@ -53,7 +53,8 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
         The folder of the run over all folds.
 
     Raises:
-        ConfigError: Under torchrun, if a fold is given, or if clips may have several classes.
+        ConfigError: Under torchrun, if a fold is given, if folds are made by ``split_seed``, or if
+            clips may have several classes.
         SpaudioError: If a fold fails, or the data cannot be used.
     """
     if processes() > 1:
@@ -63,7 +64,12 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
         )
     refuse_given_fold(settings)
     values, key = settings.fold_by.values, settings.fold_by.key
-
+    if key == "split_seed":
+        raise ConfigError(
+            "folds=all: splits of several seeds share test clips, so they cannot be joined as "
+            f"folds; give -m split_seed={','.join(map(str, values))}, and compare the runs with "
+            "spaudio compare --over split_seed"
+        )
     if folder is None:
         refuse_other_settings(settings)
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.

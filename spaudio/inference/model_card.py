@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spaudio.audio.manifest import is_nothing
-from spaudio.errors import ConfigError, how_to_install
+from spaudio.errors import ConfigError, counted, how_to_install
 from spaudio.io.escape import for_markdown
 from spaudio.report.floor import TRIVIAL
 from spaudio.report.report_files import pretraining
@@ -149,7 +149,7 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     if about["url"]:
         lines.append(f"source: <{about['url']}>")
     if report.get("skipped"):
-        lines.append(f"{report['skipped']} clips were missing or unusable and left out")
+        lines.append(f"left out, as missing or unusable: {counted(report['skipped'], 'clip')}")
     return lines
 
 

@@ -49,6 +49,16 @@ def new_folder(folder: Path, *, locked: bool = False) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that `make_folder` made, so that an interruption leaves no part of it there.
+
+    What an interruption leaves elsewhere is removed when the folder is made again.
+    """
+    rest = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    folder.rename(rest / folder.name)
+    shutil.rmtree(rest)
+
+
 def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """Lets ``fill`` write a folder that appears whole or not at all, unless it exists.
 

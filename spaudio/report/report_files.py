@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spaudio.errors import counted
 from spaudio.io.atomic import write_atomic
 from spaudio.io.escape import for_markdown
 from spaudio.io.plain import write_json
@@ -122,7 +123,8 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
         )
     lines += map(for_markdown, pretraining(report))
     if report.get("skipped"):
-        lines.insert(0, f"**{report['skipped']} clips were missing or unusable and left out**")
+        skipped = counted(report["skipped"], "clip")
+        lines.insert(0, f"**left out, as missing or unusable: {skipped}**")
     if report.get("token_seconds"):
         lines.append(f"one token is {report['token_seconds'] * 1000:.0f} ms")
     lines += report["filters"]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spaudio.audio.decode import Waveform, decode, hash_samples, resample
+from spaudio.audio.decode import DECODER, Waveform, decode, hash_samples, resample
 from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError
 from spaudio.io.journal import JsonLines, write_all
@@ -70,10 +70,10 @@ class FrameCache:
         cache.frames(clip.path), cache.length(clip.path)
         measure_floor(prepared.clips, classes, prepared.root, floor, multi_label=...)
 
-    An entry belongs to an absolute path and the state of its file, which changes with any change of
-    the content (see `FileState`). A new clip, or one whose file state has changed, is decoded; its
-    frames are computed only if no entry has the same samples. So moved or copied clips cost no
-    second computation and no storage.
+    A cache belongs to one version of the decoder. An entry belongs to an absolute path and the
+    state of its file, which changes with any change of the content (see `FileState`). A new clip,
+    or one whose file state has changed, is decoded; its frames are computed only if no entry has
+    the same samples. So moved or copied clips cost no second computation and no storage.
 
     The index is written after the data, so that a crash never leaves an entry without its frames;
     the next `writing` overwrites data that a crash left behind. Each entry and each line of the
@@ -107,7 +107,7 @@ class FrameCache:
         restore: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     ) -> None:
         self.settings = dict(settings)
-        header = {"version": 2, "settings": self.settings, "sample_rate": sample_rate}
+        header = {"version": 2, "settings": self.settings, "sample_rate": sample_rate, **DECODER}
         text = json.dumps(header, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = Path(folder).absolute() / self.key

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from data_prep.folder import prepare
 from spaudio.audio import SourceClips
@@ -126,8 +128,8 @@ def test_every_table_of_a_folder_is_read_and_other_files_are_named(tmp_path: Pat
     (tables / "loop").symlink_to(tables)
     (tables / "notes.txt").write_text("no table\n")
     said = listed(source, tables).warnings
-    assert said[0] == "1 audio files are not in table=tables: d.wav"
-    assert said[1] == "1 *.txt files are not selection tables: notes.txt"
+    assert said[0] == "not in table=tables: 1 audio file: d.wav"
+    assert said[1] == "no selection tables: 1 *.txt file: notes.txt"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,34 @@ def test_the_background_of_recordings_without_events_has_their_groups(tmp_path: 
     found = listed(source, tables, background=str(source), group_regex="([xyz])_")
     assert any(clip.path.startswith(("x_2", "y_2", "z_2")) for clip in found.clips)
     assert {clip.group for clip in found.clips} == set("xyz")
+
+
+def test_the_background_of_recordings_without_events_is_in_the_split_of_their_group(
+    tmp_path: Path,
+) -> None:
+    names = [f"{site}_{day}" for site in "xyz" for day in (1, 2)]
+    source, tables = make_recordings(tmp_path / "source", names), tmp_path / "tables"
+    splits = {"x": "train", "y": "valid", "z": "test"}
+    for site, split in splits.items():
+        make_selections(tables / f"{site}_2.txt", [])
+        table = make_selections(tables / f"{site}_1.txt")
+        header, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([f"{header}\tSplit", *(f"{row}\t{split}" for row in rows)]))
+    found = listed(source, tables, background=str(source), group_regex="([xyz])_")
+    assert {clip.path[:3] for clip in found.clips} >= {"y_2", "z_2"}
+    assert all(clip.split == splits[clip.path[0]] for clip in found.clips)
+
+
+def test_a_background_of_silence_alone_is_refused(tmp_path: Path) -> None:
+    source, tables = make_recordings(tmp_path / "source", "abc"), tmp_path / "tables"
+    for name in "abc":
+        make_selections(tables / f"{name}.txt")
+        wave, rate = soundfile.read(source / f"{name}.wav")
+        seconds = np.arange(len(wave)) / rate
+        wave *= sum((start <= seconds) & (seconds < end) for start, end, _ in EVENTS)
+        soundfile.write(source / f"{name}.wav", wave, rate)
+    with pytest.raises(DataError, match="hold only silence between their annotations"):
+        listed(source, tables, background=str(source))
 
 
 def test_recordings_without_events_are_no_annotated_ones(tmp_path: Path) -> None:

@@ -138,6 +138,17 @@ def test_a_recording_that_stays_unreadable_is_not_cut_again(tmp_path: Path) -> N
     assert len(states) == 1
 
 
+def test_clips_that_are_missing_are_cut_again(tmp_path: Path) -> None:
+    ramp(tmp_path / "in" / "a.wav", 2.0)
+    parts = [Interval("a.wav", start, start + 0.5, "") for start in (0.2, 0.8)]
+    root, _ = cut_intervals(tmp_path / "in", parts, tmp_path / "work")
+    for lost in (parts[0].path, "content.json"):  # the second by a removal that was interrupted
+        (root / lost).unlink()
+        assert cut_intervals(tmp_path / "in", parts, tmp_path / "work") == (root, {})
+        assert all((root / one.path).is_file() for one in parts)
+    assert list((tmp_path / "work").iterdir()) == [root]
+
+
 def test_corrections_of_a_background_that_is_cut_elsewhere(sounds: Path, tmp_path: Path) -> None:
     for name in "abcdef":
         folder = ramp(tmp_path / "noise" / f"{name}.wav", 4.0)
@@ -194,7 +205,7 @@ def test_a_bad_recording_takes_no_clip_of_another_with_it(sounds: Path, tmp_path
     after = run_script(
         prepare, tmp_path / "2", source=sounds, background=str(tmp_path / "noise"), skip_bad=True
     )
-    assert "1 recordings cannot be used: _background_/train/a.wav" in " ".join(after.warnings)
+    assert "cannot be used: 1 recording: _background_/train/a.wav" in " ".join(after.warnings)
     assert not after.skipped
     assert len(after.clips) == len(before.clips)
 
@@ -214,6 +225,12 @@ def test_the_page_does_not_take_the_background_for_groups() -> None:
     said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
     assert "Clips are not grouped" in said
     assert "no part of a recording is in two splits, but different parts" in said
+    # Cut from what lies between annotations, it has their groups.
+    between = Clip("rec/0.0-1.0.wav", "_background_", "test", "1", 1.0, 8000)
+    data.clips.append(between)
+    said = " ".join(describe_split(settings, data))  # type: ignore[arg-type]
+    assert "1 of the 2 groups (speakers, recordings …) of the test split are also in" in said
+    data.clips.remove(between)
     own = " ".join(describe_split(compose("folder", "source=x"), data))  # type: ignore[arg-type]
     assert "no part" not in own  # a class of this name, of clips that were split at random
 

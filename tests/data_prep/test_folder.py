@@ -364,7 +364,7 @@ def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) ->
     file.write_text("\n".join(["file_name,label", *lines]), encoding="utf-8")
     found = listed(source, table="metadata.csv")
     assert sorted((clip.path, clip.label) for clip in found.clips) == kept
-    assert found.warnings[0] == f"1 audio files are not in table=metadata.csv: {out[0]}"
+    assert found.warnings[0] == f"not in table=metadata.csv: 1 audio file: {out[0]}"
     assert {clip.split for clip in found.clips} == {"train", "valid", "test"}
     # The table decides, wherever it lies; its groups stay together.
     groups = [f"{line},{number % 5}" for number, line in enumerate(lines)]
@@ -483,7 +483,7 @@ def test_recordings_that_cannot_be_used_are_named_together_or_left_out(tmp_path:
         assert [line.strip().split(":")[0] for line in str(caught.value).split("\n")[1:]] == bad
     prepared = run_script(prepare, tmp_path, skip_bad=True, **options)
     assert [path.partition("/")[0] for path, _ in prepared.skipped] == [*2 * bad[:1], *2 * bad[1:2]]
-    assert f"2 recordings cannot be used: {bad[2]}, {bad[3]}" in prepared.warnings
+    assert f"cannot be used: 2 recordings: {bad[2]}, {bad[3]}" in prepared.warnings
     found = {(clip.path.split("/")[0], clip.label) for clip in prepared.clips}
     used = [f"{number}.flac" for number in (0, 1, 3, 5, 6, 7)]
     assert found == {

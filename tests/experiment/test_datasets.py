@@ -7,6 +7,7 @@ import pytest
 from spaudio.audio.manifest import Clip
 from spaudio.cli import main
 from spaudio.errors import ConfigError
+from spaudio.experiment.compose import compose
 from spaudio.experiment.datasets import data_at_hand, find_recipes, read_about
 from spaudio.experiment.settings import About
 from spaudio.experiment.tasks.describe import is_calibrated_on_known_groups
@@ -66,12 +67,17 @@ def test_the_command_lists_recipes(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_calibration_on_groups_that_were_trained_on_is_noticed() -> None:
+    plain = compose(conftest.RECIPES / "folder", ["source=x"])
+
     def calibrated(**groups: str) -> bool:
         clips = [Clip(s, "a", s, group, 1.0, 8000) for s, group in groups.items()]
-        return is_calibrated_on_known_groups(SimpleNamespace(clips=clips))  # type: ignore[arg-type]
+        return is_calibrated_on_known_groups(plain, SimpleNamespace(clips=clips))  # type: ignore[arg-type]
 
     assert calibrated(train="ann", valid="ann", test="bob")
     assert not calibrated(train="ann", valid="cas", test="bob")
     assert not calibrated(train="ann", valid="ann", test="ann")
-    noise = [Clip(s, "_background_", s, "r", 1.0, 8000) for s in ("train", "valid")]
-    assert not is_calibrated_on_known_groups(SimpleNamespace(clips=noise))  # type: ignore[arg-type]
+    noise = [
+        Clip(f"_background_/{s}", "_background_", s, "r", 1.0, 8000) for s in ("train", "valid")
+    ]
+    cut = compose(conftest.RECIPES / "folder", ["source=x", "background=y"])
+    assert not is_calibrated_on_known_groups(cut, SimpleNamespace(clips=noise))  # type: ignore[arg-type]

@@ -195,6 +195,10 @@ def test_what_has_no_folds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     both = settings("folds=all", "split=speaker", "test_speaker=theo")
     with pytest.raises(ConfigError, match="folds=all runs every fold; leave test_speaker=theo out"):
         run_folds(both, SCRIPT)
+    seeds = settings("folds=all", "source=x", "fold_by.key=split_seed", "fold_by.values=[0,1]",
+                     recipe="folder")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"share test clips.* -m split_seed=0,1, and compare"):
+        run_folds(seeds, SCRIPT)
     with pytest.raises(ConfigError, match="jobs must be at least 1"):
         settings("jobs=0")
     monkeypatch.setattr(

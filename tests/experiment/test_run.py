@@ -90,7 +90,7 @@ def test_one_label(
     low, high = report["test"]["interval"]
     assert 0 <= low <= report["test"]["accuracy"] <= high <= 1
     assert report["skipped"] == 1
-    assert "1 clips were left out as unusable" in done.err
+    assert "left out as unusable: 1 clip\n" in done.err
     assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
     task, model = open_task(read_run_settings(run), ROOT / "data_prep"), load_best(run)

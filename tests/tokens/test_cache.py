@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from spaudio.audio import SourceClip, SourceClips, decode, load_audio, prepare
+from spaudio.audio.decode import DECODER
 from spaudio.errors import DataError
 from spaudio.io.resident import reset_peak, resident_bytes
 from spaudio.io.spread import spread
@@ -119,6 +120,17 @@ def test_a_preparation_decodes_and_hashes_each_clip_once_for_all_stores(
     decoded.clear()
     prepared(tmp_path, open_cache(tmp_path / "f", 10))
     assert len(decoded) == 7
+
+
+def test_features_of_another_decoder_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_clips(tmp_path)
+    cache = open_cache(tmp_path / "f")
+    cache.fill(files)
+    assert not cache.lacks(files[0], files[0].stat())
+    monkeypatch.setitem(DECODER, "libsndfile", "another")
+    assert open_cache(tmp_path / "f").lacks(files[0], files[0].stat())
 
 
 def test_processes_fill_a_cache_as_one_does(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import SPLITS
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, counted
 from spaudio.experiment.build import build_classifier, named_sizes
 from spaudio.experiment.data import AudioData, earlier_corrections
 from spaudio.experiment.inputs import Inputs, refuse_changed_data
@@ -145,7 +145,7 @@ class ClassificationTask(Task):
         longest = max(max(split.plain().lengths()) for split in splits)
         return [
             *(
-                [f"{len(data.prepared.skipped)} clips were left out as unusable"]
+                [f"left out as unusable: {counted(len(data.prepared.skipped), 'clip')}"]
                 if data.prepared.skipped
                 else []
             ),
@@ -308,8 +308,8 @@ class ClassificationTask(Task):
         if not self.select:
             return 1.0, "because the model was trained on the validation split", ""
         before = ", before the head was fitted to them" if self.settings.validation.train else ""
-        source = f"fitted on {len(valid.labels):,} validation clips{before}"
-        known = is_calibrated_on_known_groups(self.data)
+        source = f"fitted on {counted(len(valid.labels), 'validation clip')}{before}"
+        known = is_calibrated_on_known_groups(self.settings, self.data)
         caveat = (
             "of groups (speakers, recordings …) that were trained on, unlike those of the test "
             "split (validation.by=group avoids this)"

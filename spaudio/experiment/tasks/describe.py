@@ -5,6 +5,7 @@ from typing import Any
 
 from spaudio.audio.background import BACKGROUND
 from spaudio.audio.manifest import SPLITS, Clip
+from spaudio.errors import some
 from spaudio.experiment.data import AudioData
 from spaudio.experiment.settings import AudioSettings
 from spaudio.report.report_files import ALIGNED, pretraining, selection
@@ -61,10 +62,17 @@ def describe_folds(
             *([] if report["valid_held_out"] else ["Validation clips were trained on as well"]),
         ],
         "Left out": _left_out(data),
-        "Notes": list(data.warnings),
+        # Not those of one fold, such as on the classes that its test split lacks.
+        "Notes": [*data.prepared.warnings, *_never_tested(report)],
         "Model": [_model(settings, report), *_aligned(report)],
     }
     return {name: lines for name, lines in found.items() if lines}
+
+
+def _never_tested(report: Mapping[str, Any]) -> list[str]:
+    rows = zip(report["classes"], report["confusion"], strict=True)
+    lacking = [name for name, row in rows if not any(row)]
+    return [f"no test split has a clip of {some(lacking)}"] if lacking else []
 
 
 def _about(settings: AudioSettings, data: AudioData) -> str:
@@ -120,8 +128,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     """Says which settings split the clips, and which groups are in several splits."""
     validation = settings.validation
     lines = [_given(settings, data.prepared.unused)]
-    cut = settings.prep_options.get("background") is not None  # clips of it are in every split
-    clips = [clip for clip in data.clips if not cut or clip.label != BACKGROUND]
+    clips = _own_clips(settings, data)
     own = len({clip.group for clip in clips}) == len(clips)
     groups = _groups(clips)
     learned = groups["train"] | groups["valid"]
@@ -147,7 +154,7 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
             f"{len(known):,} of the {len(groups['valid']):,} groups of the validation split are "
             "also in the training split"
         )
-    if cut and any(clip.path.startswith(f"{BACKGROUND}/") for clip in data.clips):  # of others
+    if len(clips) < len(data.clips):
         lines.append(
             "Background clips: no part of a recording is in two splits, but different parts of one "
             "recording may be"
@@ -159,12 +166,21 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
     return [line for line in lines if line]
 
 
-def is_calibrated_on_known_groups(data: AudioData) -> bool:
+def is_calibrated_on_known_groups(settings: AudioSettings, data: AudioData) -> bool:
     """Whether groups of the validation split were trained on, but none of the test split."""
-    # Recordings of the background are in every split.
-    groups = _groups(clip for clip in data.clips if clip.label != BACKGROUND)
+    groups = _groups(_own_clips(settings, data))
     known = groups["train"] | groups["valid"]
     return bool(groups["train"] & groups["valid"]) and not groups["test"] & known
+
+
+def _own_clips(settings: AudioSettings, data: AudioData) -> list[Clip]:
+    """Returns the clips without those of background recordings, which are in every split.
+
+    Background that is cut from the annotated recordings has their groups.
+    """
+    if settings.prep_options.get("background") is None:
+        return list(data.clips)
+    return [clip for clip in data.clips if not clip.path.startswith(f"{BACKGROUND}/")]
 
 
 def _groups(clips: Iterable[Clip]) -> dict[str, set[str]]:

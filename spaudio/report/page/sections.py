@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from spaudio.errors import counted
 from spaudio.report.calibration import count_above, source_of
 from spaudio.report.floor import TRIVIAL
 from spaudio.report.page.charts import Line, line_chart
@@ -141,5 +142,6 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     if report["test"][metric] <= report["floor"]["svm"]:
         found.append("The transformer does not beat the classical floor.")
     if report.get("skipped"):
-        found.append(f"{report['skipped']:,} clips were missing or unusable and left out.")
+        clips = counted(report["skipped"], "clip")
+        found.append(f"Left out, as missing or unusable: {clips}.")
     return found
