@@ -20,7 +20,16 @@ def open_model(chosen: argparse.Namespace, window: float | None = None) -> "Audi
     """Opens the run or saved model that a command names."""
     from spaudio.inference.audio_model import load
 
-    return load(chosen.run, window=window, base=chosen.base)
+    return load(chosen.run, window=window, base=_bases(chosen)[0])
+
+
+def _bases(chosen: argparse.Namespace) -> list[str | None]:
+    """Returns the encoder that ``--base`` names for the model of a command, and for others."""
+    from spaudio.inference.predict import bases_for
+    from spaudio.inference.saved import fetch
+
+    sources = [chosen.run, *(getattr(chosen, "others", None) or ())]
+    return bases_for(list(map(fetch, sources)), chosen.base)
 
 
 def open_together(first: "AudioModel", chosen: argparse.Namespace) -> "Ensemble":
@@ -28,7 +37,11 @@ def open_together(first: "AudioModel", chosen: argparse.Namespace) -> "Ensemble"
     from spaudio.inference.audio_model import load
     from spaudio.inference.ensemble import Ensemble
 
-    both = Ensemble([first, *(load(other, window=chosen.window) for other in chosen.others)])
+    others = [
+        load(other, window=chosen.window, base=base)
+        for other, base in zip(chosen.others, _bases(chosen)[1:], strict=True)
+    ]
+    both = Ensemble([first, *others])
     shown = ", ".join(f"{weight:.2f}" for weight in both.weights)
     sys.stderr.write(f"together with weights {shown}; {both.source}\n")
     return both

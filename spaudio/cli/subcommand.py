@@ -12,8 +12,8 @@ RUN: dict[str, Any] = {"type": Path, "metavar": "RUN", "help": "folder of a run"
 MODEL: dict[str, Any] = {
     "run": {"type": Path, "metavar": "MODEL", "help": "folder of a run or a saved model, or a "
             "Hugging Face Hub id, OWNER/NAME"},
-    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the model, if it has moved "
-               "since training"},
+    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder, if it has moved since "
+               "training"},
 }  # fmt: skip
 WITH: dict[str, Any] = {
     "type": Path, "action": "append", "default": [], "dest": "others", "metavar": "MODEL",

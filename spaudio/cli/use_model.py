@@ -213,8 +213,8 @@ EVALUATE: Subcommand = (_evaluate, "score models on labelled clips, alone and to
                "Face Hub id, OWNER/NAME"},
     "--data": {"type": Path, "metavar": "DIR", "help": "clips in one sub-folder per class "
                "(default: the test split of the runs)"},
-    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder of the first model, if it has "
-               "moved since training"},
+    "--base": {"metavar": "DIR|ID", "help": "pretrained encoder, if it has moved since "
+               "training"},
     "--per-class": {"action": "store_true", "help": "also print the scores of each class"},
     "--output": {"type": Path, "metavar": "FILE", "help": "CSV file of the probabilities, of all "
                  "models together if there are several"},

@@ -7,14 +7,16 @@ from spaudio.experiment.build import build_adapted, build_classifier, build_lang
 from spaudio.experiment.run_folder import read_run_settings, refuse_folds
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
 from spaudio.io.messages import warn
+from spaudio.io.plain import read_json
 from spaudio.model.language import LanguageModel
-from spaudio.model.pretrained.adapted import AnyClassifier
+from spaudio.model.pretrained.adapted import AnyClassifier, check_base
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.run_files import REPORT
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
     TRAINING,
     WEIGHTS,
+    epoch_of,
     find_checkpoint,
     has_checkpoint,
     load_model,
@@ -32,7 +34,8 @@ def load_untrained(
         base: Its pretrained encoder, which is copied; None loads it, if there is one.
 
     Raises:
-        CheckpointError: If the folder is not a run's.
+        CheckpointError: If the folder is not a run's, or ``base`` is another encoder than that of
+            its weights.
     """
     settings = read_run_settings(run)
     if isinstance(settings, TextSettings):
@@ -40,6 +43,8 @@ def load_untrained(
     assert isinstance(settings, AudioSettings)
     weights = load_weights(weights_folder(run))
     if isinstance(settings.model, PretrainedConfig) and "head.linear.weight" in weights:
+        if base is not None:  # before its layers are adapted, which may not be possible
+            check_base(weights.get("base_hash"), base)
         return build_adapted(settings, len(weights["head.linear.weight"]), base)
     if "head.1.weight" not in weights:
         raise CheckpointError(
@@ -72,23 +77,44 @@ def weights_folder(run: Path) -> Path:
     """Returns the folder of the best weights: the newest good checkpoint, or a saved model itself.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If there are none, or they are not those that a finished run has measured.
     """
     if (run / WEIGHTS).is_file():
         return run
     refuse_folds(run)
-    return find_checkpoint(run / CHECKPOINTS, TRAINING.best)
+    found = find_checkpoint(run / CHECKPOINTS, TRAINING.best)
+    measured = _measured_epoch(run)
+    if measured not in (None, epoch_of(found)):
+        raise CheckpointError(
+            f"{run}: the checkpoint of epoch {measured}, whose scores {REPORT} has, is missing or "
+            f"damaged; the best one that is left is of epoch {epoch_of(found)}. Restore it, or "
+            f"remove {REPORT} and give resume={run}, which measures the one that is left"
+        )
+    return found
+
+
+def _measured_epoch(run: Path) -> int | None:
+    """Returns the epoch of the model that a finished run has measured; None if it is not known."""
+    try:
+        epoch: int | None = read_json(run / REPORT).get("best_epoch")
+    except (OSError, ValueError, AttributeError):  # not finished, or the report is damaged
+        return None
+    return epoch
 
 
 def _tell_unfinished(run: Path) -> None:
     """Warns that a run is not finished, on the terminal.
 
     Raises:
-        CheckpointError: If it has no checkpoint yet.
+        CheckpointError: If it has no checkpoint yet, or a file of a saved model is missing.
     """
     read_run_settings(run)
     if (run / REPORT).is_file():
         return
+    if (run / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{run} is a saved model, but its {REPORT} is missing; fetch or save the model again"
+        )
     go_on = f"run its recipe with resume={run}"
     if not has_checkpoint(run / CHECKPOINTS, TRAINING.best):
         raise CheckpointError(f"{run} is not finished and holds no trained model; {go_on}")

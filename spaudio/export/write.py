@@ -13,8 +13,6 @@ from unittest import mock
 import torch
 from torch.export import Dim, ExportedProgram
 
-from spaudio.audio.chunks import cut_windows
-from spaudio.audio.decode import stream_audio
 from spaudio.audio.find import find_files
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.export.check import measure_difference, pad, synthetic_clips
@@ -90,13 +88,16 @@ def export_run(
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_onnx(package)
     predictor = Predictor(run, base=base)
-    sounds = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
     files, bad = find_files(clips)
     if bad:
         raise AudioError(f"{bad[0][0]}: {bad[0][1]}")
-    for file in files:
-        pieces = stream_audio(file, predictor.sample_rate)
-        sounds += [w.samples for w in cut_windows(pieces, predictor.windows.samples)]
+    synthetic = synthetic_clips(predictor.sample_rate, predictor.window_seconds)
+    sounds = [
+        window.samples
+        for pieces in (*([one] for one in synthetic), *map(predictor.read, files))
+        for batch in predictor.windows(pieces)
+        for window in batch
+    ]
     target = run / f"model.{form}" if output is None else output
     if target.suffix != f".{form}":
         raise ConfigError(f"--output {target}: a file of format {form} must end in .{form}")

@@ -18,7 +18,7 @@ from spaudio.inference.events import Event
 from spaudio.inference.predict import Predictor
 from spaudio.inference.predict_files import predict_files
 from spaudio.inference.predictions import Prediction
-from spaudio.inference.sounds import ARRAY, Audio, named_sound
+from spaudio.inference.sounds import ARRAY, Audio, named_sound, path_of
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.run_files import PROBABILITIES
 
@@ -58,9 +58,11 @@ class Ensemble:
         if weights is None:
             self.weights, self.source = weights_of(self.models)
             return
-        if len(weights) != len(models) or not all(0 <= one < math.inf for one in weights):
+        in_range = all(0 <= one < math.inf for one in weights) and any(weights)
+        if len(weights) != len(models) or not in_range:
             raise ConfigError(
-                f"weights={list(weights)}; expected {len(models)} numbers that are not negative"
+                f"weights={list(weights)}; expected {len(models)} numbers that are not negative, "
+                "and at least one above 0"
             )
         self.weights, self.source = list(weights), "weights were given"
 
@@ -103,7 +105,7 @@ class Ensemble:
         self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
     ) -> Iterable[Waveform]:
         """Reads a sound at the highest rate of the models; see `Predictor.read`."""
-        self.warn_of_rate(audio, sample_rate)
+        self.warn_of_rate(audio, sample_rate if path_of(audio) == ARRAY else None)
         reader = max(self.models, key=lambda model: model.sample_rate)
         return reader.read(audio, sample_rate, silent_ok=silent_ok)
 

@@ -11,7 +11,7 @@ from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings
 from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
 from spaudio.inference.ensemble_weights import Splits, choose_weights, combine_models
-from spaudio.inference.predict import Predictor
+from spaudio.inference.predict import Predictor, bases_for
 from spaudio.io.paths import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
 from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
@@ -68,7 +68,7 @@ def evaluate(
         data: Folder with one sub-folder of clips per class; if it is divided into ``train`` and
             ``test``, the clips of ``test`` are used. None takes the probabilities that the runs
             have recorded for the clips of their test split.
-        base: Folder or Hub id of the first model's pretrained encoder, if it has moved.
+        base: Folder or Hub id of the models' pretrained encoder, if it has moved.
 
     Returns:
         The scores, None if no clip can be used; and the unusable clips, each with a reason.
@@ -90,7 +90,8 @@ def evaluate(
                 "some of the models give a clip one label, others several; evaluate them separately"
             )
         return score_runs(names, found, multi_label=kinds[0]), []
-    opened = [Predictor(one, base=None if i else base) for i, one in enumerate(models)]
+    bases = bases_for(models, base)
+    opened = [Predictor(one, base=own) for one, own in zip(models, bases, strict=True)]
     weights, note = [1.0], ""
     if len(opened) > 1:
         check_models(opened)

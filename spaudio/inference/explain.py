@@ -1,5 +1,6 @@
 """Explains the prediction for a sound: finds the seconds and bands that decided its class."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -45,10 +46,10 @@ class Explanation(Importance):
     waveform: Waveform
     sample_rate: int
 
-    def draw(self, path: Path, title: str) -> None:
+    def draw(self, path: str | os.PathLike[str], title: str) -> None:
         """Draws the spectrogram and the importance of its parts, as PNG or SVG."""
         plot_importance(
-            self.waveform, self.sample_rate, self.drop, self.seconds, self.hertz, path,
+            self.waveform, self.sample_rate, self.drop, self.seconds, self.hertz, Path(path),
             start=self.start, title=f"{title}: {self.label} {self.confidence:.2f}",
         )  # fmt: skip
 

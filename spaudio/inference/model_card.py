@@ -21,7 +21,7 @@ def model_card(
     *,
     longest_seconds: float,
     multi_label: bool,
-    command: str,
+    command: str | None,
 ) -> str:
     """Returns a card with metadata, as the Hugging Face Hub reads it.
 
@@ -32,7 +32,7 @@ def model_card(
         classes: Class names.
         longest_seconds: Longest sound that is not cut into windows.
         multi_label: Whether a clip may have several classes.
-        command: The command that made the run.
+        command: The command that made the run, if it is known.
 
     Raises:
         ConfigError: If huggingface_hub is missing.
@@ -77,7 +77,7 @@ def model_card(
         "## Limits",
         _lines(_limits(report, longest_seconds, multi_label)),
         "## Training",
-        f"```sh\n{command}\n```",
+        *([] if command is None else [f"```sh\n{command}\n```"]),
         f"spaudio {report['versions']['spaudio']}, seed {report['seed']}, "
         f"{report['num_params']:,} parameters. Card written by spaudio {__version__}.",
     ]
@@ -134,6 +134,7 @@ def _filters(settings: Mapping[str, Any]) -> str:
 
 def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     about, clips = settings["about"], report["clips"]
+    trained_on = report.get("trained_on_valid")  # not in reports of earlier versions
     licence = str(about["licence"])
     if licence == NOT_GIVEN:
         licence = "not stated (set it with `about.licence`)"
@@ -142,7 +143,7 @@ def _data(settings: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{for_markdown(about['title'])}; licence of the data: {licence}",
         f"clips: {clips['train']:,} training, {clips['valid']:,} validation, {clips['test']:,} "
-        "test",
+        "test" + ("; the model was trained on the validation clips too" if trained_on else ""),
         *(f"split: {line}" for line in _split(settings, report)),
     ]
     lines += map(for_markdown, pretraining(report))

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaudio.audio.decode import Waveform, read_rate
-from spaudio.errors import CheckpointError, ConfigError
+from spaudio.audio.decode import Waveform, check_rate, read_rate
+from spaudio.errors import CheckpointError, ConfigError, some
 from spaudio.experiment.encoders import open_encoder, open_front_end
 from spaudio.experiment.inputs import INPUTS, Inputs
 from spaudio.experiment.load import load_classifier, weights_folder
@@ -165,6 +165,10 @@ class Predictor:
 
         Silence can always be used if it was a clip of the run's data.
         """
+        if path_of(audio) != ARRAY:
+            sample_rate = None  # that of arrays
+        elif sample_rate is not None:
+            check_rate(sample_rate)
         self.warn_of_rate(audio, sample_rate)
         silent_ok = silent_ok or self.inputs.silent_ok
         return read_sound(audio, sample_rate, self.sample_rate, silent_ok=silent_ok)
@@ -342,6 +346,31 @@ def _check_base(run: Path, settings: Settings, base: str | None) -> None:
         )
     if base is not None and is_missing(base):
         raise ConfigError(f"base={base}: there is no such folder")
+
+
+def bases_for(runs: Sequence[Path], base: str | None) -> list[str | None]:
+    """Returns which pretrained encoder to give to each of several models.
+
+    Args:
+        runs: Their folders.
+        base: The encoder that the user has named: of the models whose own cannot be found, or of
+            all that have one.
+
+    Raises:
+        ConfigError: If none of them has one.
+    """
+    if base is None:
+        return [None] * len(runs)
+    models = [read_run_settings(run).model for run in runs]
+    sources = [str(one.source) if isinstance(one, PretrainedConfig) else None for one in models]
+    if not any(sources):
+        named = (
+            f"{runs[0]} has no" if len(runs) == 1 else f"none of {some([*map(str, runs)])} has a"
+        )
+        raise ConfigError(f"base={base}: {named} pretrained encoder; leave base out")
+    moved = [source is not None and is_missing(source) for source in sources]
+    return [base if lost or (source and not any(moved)) else None
+            for source, lost in zip(sources, moved, strict=True)]  # fmt: skip
 
 
 def _check_inputs(run: Path, inputs: Inputs, bands: int, outputs: int) -> None:

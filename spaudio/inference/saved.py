@@ -108,8 +108,8 @@ def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: In
     A saved model keeps the card that it has, because its folder does not hold the command that
     trained it.
     """
-    saved = run / CARD
-    if (run / WEIGHTS).is_file() and saved.is_file():
+    saved, is_saved = run / CARD, (run / WEIGHTS).is_file()
+    if is_saved and saved.is_file():
         return saved.read_text(encoding="utf-8")
     return model_card(
         content,
@@ -117,7 +117,7 @@ def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: In
         inputs.classes,
         longest_seconds=inputs.longest_seconds,
         multi_label=inputs.multi_label,
-        command=command(read_run_settings(run).as_dict()),
+        command=None if is_saved else command(read_run_settings(run).as_dict()),
     )
 
 

@@ -18,6 +18,7 @@ from spaudio.tokens.lengths import beyond_end
 
 RANGE = 40.0  # dB below the loudest frame
 QUIET = 0.1  # share of the frames that count as quiet
+STEADY = 0.05  # nats of power, 0.2 dB; a smaller range is mostly rounding
 _SHARE = 0.2
 
 
@@ -42,7 +43,8 @@ def lowest_level(levels: Tensor, outside: Tensor, share: float) -> Tensor:
 
     A frame of a pause is 40 dB below the loudest frame of the clip, or in the lowest part of the
     range, in dB, between the loudest frame and the 10th percentile of the frames. So background
-    noise is a pause, too.
+    noise is a pause, too. In a steady tone, of which this range is below 0.2 dB, there is no such
+    part: rounding would choose its frames.
 
     Args:
         levels: (batch, frames), in nats of power.
@@ -53,7 +55,8 @@ def lowest_level(levels: Tensor, outside: Tensor, share: float) -> Tensor:
         (batch, 1), in nats of power.
     """
     loudest, quiet = level_range(levels, outside)
-    return torch.maximum(loudest - RANGE / 10 * math.log(10), quiet + share * (loudest - quiet))
+    lowest = (quiet + share * (loudest - quiet)).masked_fill(loudest - quiet < STEADY, -math.inf)
+    return torch.maximum(loudest - RANGE / 10 * math.log(10), lowest)
 
 
 def find_sound(frames: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

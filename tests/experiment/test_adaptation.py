@@ -132,6 +132,11 @@ def test_a_run_and_its_predictions(
     shutil.copy(clip, new)
     main(["evaluate", str(saved), "--data", str(new.parent), "--base", str(base)])
     assert "1.000" in capsys.readouterr().out
+    main(["predict", str(run), str(clip), "--with", str(saved), "--base", str(base)])
+    assert found[0].label in capsys.readouterr().out
+    other = save_encoder("ast" if encoder == "whisper" else "whisper", tmp_path / "other")
+    with pytest.raises(CheckpointError, match="trained on an encoder with SHA-256"):
+        spaudio.load(saved, base=other)
     if encoder != "whisper":
         export = ["export", str(saved), "--format", "pt2", "--output", str(tmp_path / "m.pt2")]
         with pytest.raises(SystemExit, match="cannot be exported"):

@@ -107,7 +107,7 @@ def test_the_command_writes_what_it_has_checked(
     out = capsys.readouterr().out
     assert str(target) in out
     assert "windows of 0.5 s, one every 0.25 s, the last at the end, leave silent ones out" in out
-    assert "on 11 clips" in out  # six synthetic ones, and two files of three and two windows
+    assert "on 14 clips" in out  # six synthetic ones, and two files of five and three windows
     assert list(target.parent.iterdir()) == [target]
     # Batches, lengths and sounds that neither export nor its check has seen.
     predictor, exported = Predictor(run), load_exported(target)
@@ -134,6 +134,14 @@ def test_the_command_writes_what_it_has_checked(
     exec(example, {})
     found = Predictor(run)(Path("a.wav"))
     assert capsys.readouterr().out.strip() == found.label
+
+
+def test_segments_of_the_most_tokens_are_exported(tmp_path: Path) -> None:
+    run = make_untrained_run(
+        tmp_path, "model.positions=learned", "model.max_tokens=20", "segments.seconds=0.2",
+        "tokens.stack=1", longest_seconds=0.2,
+    )  # fmt: skip
+    assert export_run(run, "pt2").path.is_file()
 
 
 def test_an_exported_model_is_a_copy_of_the_predictors(tmp_path: Path) -> None:

@@ -168,6 +168,9 @@ def test_models_that_cannot_be_combined(runs: tuple[Path, Path], tmp_path: Path)
         spaudio.Ensemble([first, spaudio.load(other)])
     with pytest.raises(ConfigError, match=r"untrained gives each clip one label, .*several sev"):
         spaudio.Ensemble([first, spaudio.load(several)])
+    for weights in ([0, 0], [1, -1], [1]):
+        with pytest.raises(ConfigError, match=r"weights=.* at least one above 0"):
+            spaudio.Ensemble([first, first], weights)
     with pytest.raises(ConfigError, match="align=True takes a list"):
         spaudio.Ensemble([first, first]).predict("a.wav", align=True)  # type: ignore[call-overload]
 

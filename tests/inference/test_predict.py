@@ -73,6 +73,13 @@ def test_a_rate_too_low_for_the_bands_of_training_is_told_once(
     predictor.inputs = replace(predictor.inputs, lowest_rate=RATE)
     predictor(noise(0.3), RATE // 2)
     assert "<array> has a sample rate of" in capsys.readouterr().err
+    for name, told in (("same", False), ("low", True)):  # a rate that is given is that of arrays
+        predictor = Predictor(run)
+        predictor.inputs = replace(predictor.inputs, lowest_rate=RATE)
+        predictor(tmp_path / f"{name}.wav", RATE // 4 if name == "same" else RATE)
+        assert ("has a sample rate of" in capsys.readouterr().err) == told
+    with pytest.raises(ConfigError, match="sample_rate='8000'; expected"):
+        predictor(noise(0.3), "8000")  # type: ignore[arg-type]
     low = tmp_path / "low.wav"
     for use, name in (
         (lambda one: detect(one, [low]), "low.wav"),
@@ -313,6 +320,10 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         CheckpointError, match=r"all holds the runs of several folds.*such as .*all/fold-1"
     ):
         Predictor(tmp_path / "all")
+    (other / "report.json").write_text(json.dumps({"best_epoch": 2}))
+    with pytest.raises(CheckpointError, match=r"checkpoint of epoch 2, .*left is of epoch 1\."):
+        Predictor(other)
+    (other / "report.json").unlink()
     content = json.loads((other / INPUTS).read_text())
     (other / INPUTS).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):

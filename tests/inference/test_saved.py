@@ -113,6 +113,18 @@ def test_the_card_names_the_pretrained_encoder(
     assert hub.ModelCard(text).data.tags == ["audio"]  # there is no filter
 
 
+def test_a_card_is_written_again_without_the_command(saved: Path, tmp_path: Path) -> None:
+    first = shutil.copytree(saved, tmp_path / "first")
+    (first / "README.md").unlink()
+    report = json.loads((first / "report.json").read_text())
+    (first / "report.json").write_text(json.dumps(report | {"trained_on_valid": True}))
+    spaudio.load(first).save_pretrained(tmp_path / "second")
+    text = (tmp_path / "second" / "README.md").read_text()
+    assert "```sh" in (saved / "README.md").read_text()
+    assert "```sh" not in text
+    assert "12 test; the model was trained on the validation clips too" in text
+
+
 def test_the_card_names_the_unlabelled_sounds(saved: Path) -> None:
     settings = yaml.safe_load((saved / "config.yaml").read_text())
     report = json.loads((saved / "report.json").read_text())
@@ -202,3 +214,7 @@ def test_what_cannot_be_saved_is_named(own_run: Path, saved: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"no report\.json .*finish the run first"):
         spaudio.load(make_untrained_run(tmp_path)).save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+    other = shutil.copytree(saved, tmp_path / "other")
+    (other / "report.json").unlink()
+    with pytest.raises(CheckpointError, match=r"other is a saved model, but its report\.json is"):
+        spaudio.load(other)

@@ -49,6 +49,16 @@ def test_pauses_are_found(decibels: float) -> None:
     assert after * 0.01 == pytest.approx(0.3, abs=0.02)
 
 
+def test_rounding_chooses_no_frames_of_a_steady_tone() -> None:
+    bare = make_front_end(TokenConfig(RATE))
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    for gain in (1, 1.0001, 0.5, 0.3333):
+        assert find_pauses(restored(bare, (gain * tone).astype(np.float32))) == (0, 0)
+    around = np.pad(tone, RATE // 20)  # pauses that are shorter than a tenth of it
+    before, after = find_pauses(restored(bare, around.astype(np.float32)))
+    assert (before * 0.01, after * 0.01) == pytest.approx((0.05, 0.05), abs=0.02)
+
+
 def test_frames_beyond_the_end_are_not_read() -> None:
     bare = make_front_end(TokenConfig(RATE))
     frames = torch.from_numpy(restored(bare, with_pauses(0.2, 0.1, 40)))

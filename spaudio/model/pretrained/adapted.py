@@ -191,15 +191,26 @@ def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: 
 
 def _check_base(module: nn.Module, state: Mapping[str, Any], prefix: str, *others: Any) -> None:
     assert isinstance(module, AdaptedClassifier)
-    saved = state.get(f"{prefix}base_hash")
-    own = module.get_buffer("base_hash").cpu()
-    if saved is not None and not torch.equal(saved.cpu(), own):
-        raise CheckpointError(
-            "the weights were trained on an encoder with SHA-256 "
-            f"{bytes(saved.tolist()).hex()[:12]}, but that of {module.base.source} is "
-            f"{module.base.hash[:12]}: weights, config.json or preprocessor_config.json differ. "
-            "Restore that encoder, or train again"
-        )
+    check_base(state.get(f"{prefix}base_hash"), module.base)
+
+
+def check_base(saved: Tensor | None, base: PretrainedEncoder) -> None:
+    """Checks that an encoder is the one that weights were trained on.
+
+    Args:
+        saved: Bytes of its hash, as a checkpoint has them; None is not checked.
+        base: The encoder.
+
+    Raises:
+        CheckpointError: If it is another one.
+    """
+    if saved is None or (found := bytes(saved.tolist()).hex()) == base.hash:
+        return
+    raise CheckpointError(
+        f"the weights were trained on an encoder with SHA-256 {found[:12]}, but that of "
+        f"{base.source} is {base.hash[:12]}: weights, config.json or preprocessor_config.json "
+        "differ. Restore that encoder, or train again"
+    )
 
 
 def _expect_left_out(module: nn.Module, keys: Any) -> None:

@@ -33,7 +33,7 @@ class WhisperAudioEncoder(PretrainedEncoder):
     @override
     def cache_key(self) -> dict[str, Any]:
         silence = [SILENCE_BEFORE, SILENCE_AFTER, "less if there is no room"]
-        quiet = [pauses.RANGE, pauses.QUIET, PAUSE]
+        quiet = [pauses.RANGE, pauses.QUIET, PAUSE, pauses.STEADY]
         return super().cache_key | {"silence": silence, "quiet": quiet}
 
     @property
