@@ -36,6 +36,8 @@ from spaudio.io.csv_files import read_csv
 from spaudio.io.paths import user_path
 from spaudio.io.unpack import open_source
 
+_TABLE = "if the labels are in a CSV file or in Raven tables, name them with table=FILE"
+_OUTSIDE = f"move it into the folder of its class, or remove it; {_TABLE}"
 _FEWEST = 3  # clips per class: one each to train, validate and test
 
 
@@ -95,7 +97,7 @@ def prepare(
             "to a folder of their own"
         )
     if table is None:
-        found = _Found(*read_class_folders(root))
+        found = _Found(*read_class_folders(root, _OUTSIDE))
     else:
         found = _from_table(root, table, group_regex)
     clips = [replace(clip, group=_group(clip.group, group_regex)) for clip in found.clips]
@@ -369,7 +371,8 @@ def _check(
         raise DataError(
             f"{root}: only one class folder holds audio, {next(iter(counts))!r}; at least two are "
             "needed (give the folder above if this is one class of several, or that folder if its "
-            "sub-folders are the classes; background=RECORDINGS adds the class of other sounds)"
+            f"sub-folders are the classes; {_TABLE}; background=RECORDINGS adds the class of other "
+            "sounds)"
         )
     if scarce := sorted(label for label, number in counts.items() if number < _FEWEST):
         raise DataError(

@@ -1,7 +1,6 @@
 """Labels of clips, and splits if there are any, from the names of folders."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
 
@@ -9,8 +8,9 @@ from spaudio.audio.find import (
     NOT_A_SOURCE,
     audio_files,
     composed,
+    extensions,
+    ignored,
     is_hidden,
-    may_be_audio,
     no_audio,
 )
 from spaudio.audio.label_table import SPLIT_NAMES
@@ -18,11 +18,14 @@ from spaudio.audio.manifest import SourceClip
 from spaudio.errors import DataError, some
 
 
-def read_class_folders(root: Path) -> tuple[list[SourceClip], bool, list[str]]:
+def read_class_folders(
+    root: Path, remedy: str = "move it into the folder of its class, or remove it"
+) -> tuple[list[SourceClip], bool, list[str]]:
     """Lists the clips of ``<class>/**/<clip>``, or of ``{train,valid,test}/<class>/**/<clip>``.
 
     Args:
         root: Folder of the source.
+        remedy: What to do about a clip outside the class folders, for the error.
 
     Returns:
         The clips, of which each is a group of its own; whether the folders give the split; and
@@ -41,11 +44,8 @@ def read_class_folders(root: Path) -> tuple[list[SourceClip], bool, list[str]]:
         raise no_audio(root)
     split_given = _split_folders(root, paths)
     _check_links(root, linked, split_given)
-    clips = [_clip(root, path, split_given) for path in paths]
-    notes = _unused_classes(root, paths, split_given)
-    if left := [name for name in others if may_be_audio(name)]:
-        notes.append(f"files that were ignored, by their extension: {_extensions(left)}")
-    return clips, split_given, notes
+    clips = [_clip(root, path, split_given, remedy) for path in paths]
+    return clips, split_given, [*_unused_classes(root, paths, split_given), *ignored(others)]
 
 
 def _split_folders(root: Path, paths: Sequence[str]) -> bool:
@@ -94,15 +94,11 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     return False
 
 
-def _clip(root: Path, path: str, by_folder: bool) -> SourceClip:
+def _clip(root: Path, path: str, by_folder: bool, remedy: str) -> SourceClip:
     folders = PurePosixPath(path).parts
     split, *parts = folders if by_folder else ("train", *folders)
     if len(parts) < 2:
-        raise DataError(
-            f"{root / path}: is outside the class folders; move it into the folder of its class, "
-            "or remove it. If the labels are in a CSV file or in Raven tables, name them with "
-            "table=FILE"
-        )
+        raise DataError(f"{root / path}: is outside the class folders; {remedy}")
     return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 
 
@@ -147,11 +143,4 @@ def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[s
 def _contents(folder: Path) -> str:
     """Returns the extensions of the files in a folder, with their counts."""
     files = (file for file in folder.rglob("*") if file.is_file() and not is_hidden(file.name))
-    return _extensions(file.name for file in files) or "it is empty"
-
-
-def _extensions(names: Iterable[str]) -> str:
-    """Returns the extensions of files, with their counts."""
-    found = Counter(Path(name).suffix.lower() or "without extension" for name in names)
-    sizes = sorted((-number, suffix) for suffix, number in found.items())
-    return some([f"{-number} {suffix}" for number, suffix in sizes])
+    return extensions(file.name for file in files) or "it is empty"

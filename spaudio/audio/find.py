@@ -2,13 +2,15 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import soundfile
 
 from spaudio.audio.decode import FOREIGN
-from spaudio.errors import DataError
+from spaudio.errors import DataError, some
+from spaudio.io.messages import warn
 
 # Includes other extensions of formats, and formats that soundfile does not read: such clips are
 # reported as bad rather than skipped silently. Headerless `.raw` cannot be read at all.
@@ -90,8 +92,23 @@ def walk(
         yield Path(folder), not subfolders and not files, names
 
 
+def extensions(names: Iterable[str]) -> str:
+    """Returns the extensions of files, with their counts."""
+    found = Counter(Path(name).suffix.lower() or "without extension" for name in names)
+    sizes = sorted((-number, suffix) for suffix, number in found.items())
+    return some([f"{-number} {suffix}" for number, suffix in sizes])
+
+
+def ignored(names: Iterable[str]) -> list[str]:
+    """Returns a sentence about files that are not taken but may hold sound, if there are any."""
+    left = [name for name in names if may_be_audio(name)]
+    return [f"files that were ignored, by their extension: {extensions(left)}"] if left else []
+
+
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Replaces folders with the audio files below them; each file once, in order.
+
+    Prints a warning about other files there that may hold sound.
 
     Args:
         paths: Files and folders.
@@ -105,14 +122,17 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
         if not path.is_dir():
             files[path] = None
             continue
+        others: list[str] = []
         try:
-            found = sorted(path / name for name in audio_files(path))
+            found = sorted(path / name for name in audio_files(path, on_other=others.append))
         except DataError as error:
             bad.append((path, str(error)))
             continue
         if not found:
             bad.append((path, "holds no audio file; check the path"))
         files.update(dict.fromkeys(found))
+        for line in ignored(others):
+            warn(f"warning: {path}: {line}")
     return list(files), bad
 
 

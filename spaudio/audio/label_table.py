@@ -23,6 +23,9 @@ SPLIT_NAMES = {
 }
 
 
+_COLUMNS = ("file_name", "label", "start", "end", "split", "group")
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """The contents of a table of labels.
@@ -88,7 +91,8 @@ def read_label_table(file: Path, root: Path, paths: Sequence[str]) -> LabelTable
         raise DataError(f"table={file}: the column split needs both train and test; it has {there}")
     used = {one.recording for one in intervals} if cut else set(clips)
     unlisted = sorted(set(paths) - used - set(given.empty))
-    return LabelTable(list(clips.values()), columns, intervals, unlisted, given.empty, given.notes)
+    notes = [*given.notes, *([] if is_selections(file) else _unknown_columns(file, given))]
+    return LabelTable(list(clips.values()), columns, intervals, unlisted, given.empty, notes)
 
 
 def read_labelled_intervals(
@@ -131,6 +135,17 @@ def _given(file: Path, paths: Sequence[str]) -> Selections:
     if is_selections(file):
         return read_selections(file, paths)
     return Selections([(f"{file}, line {number}", row) for number, row in read_csv("table", file)])
+
+
+def _unknown_columns(file: Path, given: Selections) -> list[str]:
+    """Returns a sentence with the columns that are not read, which may be times or splits."""
+    unknown = [name for name in given.rows[0][1] if name and name not in _COLUMNS]
+    if not unknown:
+        return []
+    return [
+        f"table={file.name} has columns that are not read: {some(unknown)}. Read are "
+        f"{', '.join(_COLUMNS)}; rename those that are meant"
+    ]
 
 
 def _columns(file: Path, given: Selections) -> frozenset[str]:

@@ -160,13 +160,12 @@ def prepare(
     """
     check_choice(duplicates)
     refuse_empty_source(options.get("source"))
-    # Absolute, as the marker and the journal name what is unpacked or cut below it.
-    home = Path(folder).absolute() / name
+    home = Path(folder) / name
     target = home / _key(name, options)
     waiting = f"waiting for another process that prepares data in {home}"
     # Hidden: the folder may be in one of sounds, of which other files are counted.
     with named_full_disk(folder, "data"), locked(home / ".lock", waiting):
-        work = home / "work"
+        work = home.absolute() / "work"  # the marker and the journal name what is below it
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()
         source = source_clips(work)

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from spaudio.audio.find import composed
 from spaudio.audio.manifest import AnyClip, Clip
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.errors import ConfigError, DataError, counted, some
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
@@ -125,9 +125,9 @@ def split_by_clip(
         num_train = len(members) - num_test - num_valid
         if num_train <= 0:
             raise DataError(
-                f"label {label!r} has {len(members)} clips to split: {num_test} for test and "
-                f"{num_valid} for validation would leave none to train on; add clips of it, or "
-                "leave the class out"
+                f"label {label!r} has {counted(len(members), 'clip')} to split: {num_test} for "
+                f"test and {num_valid} for validation would leave none to train on; add clips of "
+                "it, or leave the class out"
             )
         roles = ["test"] * num_test + ["valid"] * num_valid + ["train"] * num_train
         splits |= zip(_spread(members, seed), roles, strict=True)
@@ -139,7 +139,8 @@ def split_by_group(
 ) -> list[AnyClip]:
     """Splits by whole groups, as close to the fractions for each label as the groups allow.
 
-    Every label is trained on. Validation and test cover every label with enough groups.
+    Every label is trained on. Validation and test cover every label of which training can spare a
+    group.
 
     Raises:
         ConfigError: If the fractions are out of range.
@@ -213,6 +214,16 @@ class _Division:
             if spare:
                 self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
         if self.counts[split].total() == 0:
+            # Those of another split may be all that training can spare.
+            sizes = Counter(self.splits.values())
+            spare = [
+                group
+                for group, other in self.splits.items()
+                if other not in ("train", split) and sizes[other] > 1
+            ]
+            if spare:
+                self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
+        if self.counts[split].total() == 0:
             held = Counter(label for labels in self.groups.values() for label in labels)
             if max(held.values()) == 1:
                 raise DataError(
@@ -220,8 +231,8 @@ class _Division:
                     "what defines the groups, such as group_regex"
                 )
             raise DataError(
-                f"no group can be moved to split {split!r}: some label would lose its last "
-                "training clip; add groups, set the fraction to 0, or split by clip"
+                f"no group was found for split {split!r}: some label would lose its last training "
+                "clip; add groups, try another seed, set the fraction to 0, or split by clip"
             )
 
     def _can_spare(self, group: str) -> bool:

@@ -15,7 +15,7 @@ from spaudio.cli.model_commands import (
     write,
 )
 from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, WITH, Subcommand
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, counted
 from spaudio.io.escape import printable
 from spaudio.io.output import check_output
 
@@ -85,7 +85,7 @@ def _detect(chosen: argparse.Namespace) -> None:
             write(targets.get(one.path, output), text)
     for one in recordings:
         sys.stderr.write(
-            f"{printable(one.path)}: {len(one.events)} events in {one.seconds:.1f} s "
+            f"{printable(one.path)}: {counted(len(one.events), 'event')} in {one.seconds:.1f} s "
             f"(window {predictor.event_seconds:.3g} s){', all silent' if one.silent else ''}\n"
         )
     if annotations is not None:

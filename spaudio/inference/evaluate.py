@@ -12,6 +12,7 @@ from spaudio.experiment.run_folder import read_run_settings
 from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
 from spaudio.inference.ensemble_weights import Splits, choose_weights, combine_models
 from spaudio.inference.predict import Predictor, bases_for
+from spaudio.io.messages import warn
 from spaudio.io.paths import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
 from spaudio.report.probabilities import ClipProbabilities, join_clips, read_probabilities
@@ -145,10 +146,12 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
             )
     if not folder.is_dir():
         raise DataError(f"--data {folder}: no such folder")
-    found, split_given, _ = read_class_folders(folder)
+    outside = "give the folder that holds the class folders, or move it into that of its class"
+    found, split_given, notes = read_class_folders(folder, outside)
+    for note in notes:
+        warn(f"warning: {folder}: {note}")
     clips = [clip for clip in found if not split_given or clip.split == "test"]
-    here = folder.resolve()
-    paths = [here / clip.path for clip in clips]
+    paths = [(folder / clip.path).resolve() for clip in clips]  # they may be links
     for model in models:
         settings = read_run_settings(model.run)
         source = getattr(settings, "source", None)
@@ -157,6 +160,11 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
         # A relative path was one in the folder that the command was run in: here, or above `runs`.
         places = (Path(), *model.run.resolve().parents[2:3])
         inputs = [(place / user_path(str(source))).resolve() for place in places if source]
+        if inputs and not any(one.exists() for one in inputs):
+            warn(
+                f"warning: {model.run} was trained on source={source}, which is not found from "
+                f"here, so clips of it in {folder} would not be noticed"
+            )
         if any(_trained_on(path, one, divided) for path in paths for one in inputs):
             raise ConfigError(
                 f"--data {folder}: {model.run} was trained on clips of source={source}; leave the "
@@ -165,8 +173,8 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     classes = models[0].inputs.classes
     if unknown := sorted({clip.label for clip in clips} - {*classes}):
         raise DataError(
-            f"{folder}: {some(unknown)} is not among the classes of {models[0].run} "
-            f"({some(classes, 10)}); rename the folder, or leave it out"
+            f"{folder}: unknown classes: {some(unknown)}; those of {models[0].run} are "
+            f"{some(classes, 10)}. Rename the folders, or leave them out"
         )
     return [folder / clip.path for clip in clips], [clip.label for clip in clips]
 

@@ -106,7 +106,7 @@ def test_carving_depends_on_the_seed_and_not_on_the_order(by: str) -> None:
 
 def test_a_label_keeps_a_training_clip() -> None:
     few = [*clips(), Clip("x.wav", "rare", "train", "g0", 1, 8000)]
-    with pytest.raises(DataError, match="'rare' has 1 clips"):
+    with pytest.raises(DataError, match="'rare' has 1 clip to"):
         hold_out_validation(few, 0.1, seed=0)
     # By group there is a way: the group that holds the rare label stays.
     for seed in range(10):
@@ -170,6 +170,11 @@ def test_small_groups_fill_what_a_large_one_leaves() -> None:
     before = [Clip(f"{i}.wav", "l", "train", group, 1, 8000) for i, group in enumerate(groups)]
     after = split_by_group(before, valid_fraction=0.1, test_fraction=0.2, seed=0)
     assert shares(after) == {(70, 10, 20)}
+    # All that training can spare was put into one split at first.
+    groups = ["large"] * 60 + ["g1"] * 2 + ["g2"] * 2
+    before = [Clip(f"{i}.wav", "l", "train", group, 1, 8000) for i, group in enumerate(groups)]
+    after = split_by_group(before, valid_fraction=0.1, test_fraction=0.2, seed=0)
+    assert shares(after) == {(60, 2, 2)}
 
 
 def test_pairs_join_groups_that_were_joined_before() -> None:

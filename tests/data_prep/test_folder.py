@@ -366,6 +366,11 @@ def test_a_table_gives_labels_groups_and_splits(source: Path, tmp_path: Path) ->
     assert sorted((clip.path, clip.label) for clip in found.clips) == kept
     assert found.warnings[0] == f"not in table=metadata.csv: 1 audio file: {out[0]}"
     assert {clip.split for clip in found.clips} == {"train", "valid", "test"}
+    assert not any("not read" in note for note in found.warnings)
+    more = [f"{line},ann,7" for line in lines]
+    file.write_text("\n".join(["file_name,label,Speaker,", *more]), encoding="utf-8")
+    said = listed(source, table="metadata.csv").warnings[1]
+    assert said.startswith("table=metadata.csv has columns that are not read: speaker. Read are fi")
     # The table decides, wherever it lies; its groups stay together.
     groups = [f"{line},{number % 5}" for number, line in enumerate(lines)]
     file = tmp_path / "groups.csv"

@@ -60,6 +60,9 @@ def test_clips_without_the_upper_bands() -> None:
     # One clip among many is named, and no value is suggested that the front-end refuses.
     [said] = slow_clips(audio(), clips(44100, 1000, 44100))
     assert said.endswith("so a model may tell them apart by this. Leave out 1.wav")
+    whole = Clip("b.wav", "b", "train", "g", 1.0, 1000)  # the only clip of a class
+    [said] = slow_clips(audio(), [*clips(44100, 44100), whole])
+    assert said.endswith("so a model may tell them apart by this")
 
 
 @pytest.mark.parametrize(("given", "epochs"), [("epochs=3", 250), ("max_epochs=30", 150)])

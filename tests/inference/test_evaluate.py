@@ -121,7 +121,7 @@ def test_other_clips(own_run: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     assert cells(out, "together")[0] == f"{right / 3:.3f}"
     assert err.count("bad.wav") == 1
     (clips / "zero").rename(clips / "null")
-    with pytest.raises(SystemExit, match=r"null is not among the classes of .*\(four, seven, zer"):
+    with pytest.raises(SystemExit, match=r"unknown classes: null; .* are four, seven, zer"):
         evaluate(own_run, "--data", clips)
 
 
@@ -161,6 +161,11 @@ def test_what_would_be_no_test_is_refused(
         evaluate(own_run, "--data", "sound")
     with pytest.raises(SystemExit, match=r"was trained on clips of source=.*sounds"):
         evaluate(own_run, "--data", "sounds")
+    (tmp_path / "linked").mkdir()
+    for word in WORDS.values():  # links into the source
+        (tmp_path / "linked" / word).symlink_to(Path("sounds", word).resolve())
+    with pytest.raises(SystemExit, match=r"was trained on clips of source=.*sounds"):
+        evaluate(own_run, "--data", tmp_path / "linked")
     settings = (other / "config.yaml").read_text()
     for source, data, refused in (
         ("all", "all/train", True), ("all/train/zero", "all/train", True),
@@ -175,6 +180,11 @@ def test_what_would_be_no_test_is_refused(
                 evaluate(other, "--data", tmp_path / data)
         else:
             assert cells(evaluate(other, "--data", tmp_path / data)[0], str(other))
+    (other / "config.yaml").write_text(settings.replace(was, "source: nowhere"))
+    (tmp_path / "all" / "train" / "zero" / "x.raw").touch()
+    _, err = evaluate(other, "--data", tmp_path / "all" / "train")
+    assert "was trained on source=nowhere, which is not found from here" in err
+    assert "files that were ignored, by their extension: 1 .raw" in err
     (other / "config.yaml").write_text(settings.replace(was, "source: train"))
     shutil.copytree(other, tmp_path / "all" / "runs" / "folder" / "r")  # run in the folder `all`
     with pytest.raises(SystemExit, match=r"was trained on clips of source=train"):

@@ -221,8 +221,10 @@ def slow_clips(settings: AudioSettings, clips: Sequence[Clip]) -> Iterator[str]:
     slow = [clip.path for clip in clips if clip.sample_rate / 2 < tokens.top]
     if not slow:
         return
+    rest = {clip.label for clip in clips if clip.sample_rate / 2 >= tokens.top}
+    dispensable = 2 * len(slow) <= len(clips) and rest == {clip.label for clip in clips}
     trap = ", so a model may tell them apart by this" if len(slow) < len(clips) else ""
-    remedies = [f"leave out {some(slow)}"] if 2 * len(slow) <= len(clips) else []
+    remedies = [f"leave out {some(slow)}"] if dispensable else []
     if settings.adapt is None:  # the bands of a pretrained encoder are its own
         random = tokens.learned and tokens.waveform.init == "random"
         changes: list[tuple[str, Any]] = [("sample_rate", lowest)]
