@@ -1,5 +1,7 @@
 # `make demo` and `make test` are all that a newcomer needs. Both set up .venv first.
-PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) python3)
+# Each candidate is started, because pyenv has commands for versions that it does not start.
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,\
+  $(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
 BIN := .venv/bin
 READY := .venv/.ready
 NATIVE := $(wildcard spaudio/filters/fused/native/*)
@@ -12,12 +14,14 @@ COMPILED := import torch._dynamo, torchaudio, accelerate, sklearn.svm, librosa, 
   matplotlib.figure, torchmetrics, transformers, hydra
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit docs results fuzz audit lock clean
+.PHONY: help demo test lint types unit docs results kernel fuzz audit lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	  "spaudio needs Python 3.11 to 3.13; $(PYTHON) is %d.%d: give another, as PYTHON=FILE" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
 
@@ -59,6 +63,9 @@ results: $(READY)  ## Print all tables of results and charts again, from the rec
 	$(BIN)/python docs/results.py
 	$(BIN)/python docs/gains.py
 
+kernel: $(BIN)/uv  ## Build the native CPU kernel again, showing what the compiler says
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --reinstall-package spaudio -v -e .
+
 fuzz: $(READY)  ## Fuzz the readers of audio, manifests, archives and settings (Linux)
 	$(BIN)/uv run --no-project --python $(BIN)/python --with 'atheris>=3' python -m tests.fuzz
 
@@ -72,3 +79,4 @@ lock: $(BIN)/uv  ## Resolve requirements.lock again from pyproject.toml
 
 clean:  ## Remove the environment, builds and caches, but not data and runs
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f spaudio/filters/fused/_native*

@@ -2,12 +2,16 @@
 
 In a checkout they stand beside the package, for people to read and edit; an installed package finds
 them in itself (`spaudio/experiment/recipes.py`).
+
+A build leaves out what an earlier one has left: files that are deleted since, and, if it cannot be
+compiled now, the native kernel.
 """
 
 import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 SHIPPED = {"recipes": ("*.py", "*.yaml", "README.md"), "data_prep": ("*.py",)}
@@ -18,9 +22,11 @@ class BuildWithRecipes(build_py):
 
     def run(self):
         """Builds, then copies."""
-        super().run()
         if self.editable_mode:
+            super().run()
             return
+        shutil.rmtree(Path(self.build_lib, "spaudio"), ignore_errors=True)
+        super().run()
         for folder, patterns in SHIPPED.items():
             for pattern in patterns:
                 for path in Path(folder).rglob(pattern):
@@ -29,4 +35,15 @@ class BuildWithRecipes(build_py):
                     shutil.copyfile(path, target)
 
 
-setup(cmdclass={"build_py": BuildWithRecipes})
+class BuildKernel(build_ext):
+    """Removes an earlier kernel first, which would go on being used if it cannot be compiled."""
+
+    def build_extension(self, ext):
+        """Removes, then compiles."""
+        folder = Path("spaudio/filters/fused") if self.editable_mode else Path(self.build_lib)
+        for earlier in folder.rglob("_native*"):
+            earlier.unlink()
+        super().build_extension(ext)
+
+
+setup(cmdclass={"build_py": BuildWithRecipes, "build_ext": BuildKernel})

@@ -27,6 +27,13 @@ handle = insert_filters(model, "layers", "depthwise")
 handle.save_pretrained("filters")
 handle.remove()
 load_filters(model, "filters")
+
+import inspect
+import spaudio
+from spaudio import *
+
+names = dict(inspect.getmembers(spaudio))  # as `help` does
+assert names["filters"].insert_filters is insert_filters and "load" not in names
 """
 
 
@@ -53,7 +60,10 @@ def with_dependencies(texts: list[str]) -> dict[str, metadata.Distribution]:
 
 
 def test_the_extra_hub_saves_and_loads_filters(tmp_path: Path) -> None:
-    """In an environment with nothing but torch, this extra and what they require."""
+    """In an environment with nothing but torch, this extra and what they require.
+
+    The rest of the package says nothing there of what it lacks until it is used.
+    """
     pytest.importorskip("huggingface_hub")
     site = tmp_path / "site"
     site.mkdir()

@@ -129,3 +129,7 @@ def test_with_a_compiler_the_wheel_holds_the_kernel(source: Path, tmp_path: Path
     programs = install(wheel, tmp_path / "environment")
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
     in_place(programs, tmp_path, *shlex.split(tools["cibuildwheel"]["test-command"]))
+    # What is deleted, or cannot be compiled any more, is in no later wheel.
+    shutil.rmtree(tmp_path / "source" / "recipes" / "notes")
+    later = zipfile.ZipFile(build("wheel", tmp_path / "source")).namelist()
+    assert not [name for name in later if name.endswith(".so") or "recipes/notes" in name]

@@ -234,12 +234,13 @@ def library() -> Library | None:
     path = library_path()
     try:
         if path is None:
-            raise OSError("it was not built: the install found no C++ compiler")
+            raise OSError("it was not built: no C++ compiler was found, or it failed")
         return Library(path)
     except OSError as error:
         warnings.warn(
             f"spaudio's native filterbank is not available ({error}); a slower path in torch is "
-            "used. To build it, install g++ or clang++ and reinstall spaudio.",
+            "used. To build it, install g++ 10 or newer, or clang++, and reinstall spaudio (in a "
+            "clone: make kernel)",
             RuntimeWarning,
             stacklevel=2,
         )
