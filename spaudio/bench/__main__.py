@@ -66,11 +66,19 @@ def _measure(chosen: argparse.Namespace) -> None:
     if chosen.output is not None:
         for path in _written(chosen, chosen.output):
             check_output(path, "--output", force=chosen.force)
-    elif (folder := Path("runs")).exists() and not folder.is_dir():
-        raise ConfigError(f"{folder.resolve()} is not a folder; name the report with --output")
+    output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
+    if chosen.output is None:
+        try:
+            output.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {output.parent.resolve()} cannot be made ({error.strerror}); name the "
+                "report with --output"
+            ) from error
+        for path in _written(chosen, output):
+            check_output(path, "the default --output", force=True)
     report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
     print(describe(report, columns))
-    output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
     table, *charts = _written(chosen, output)
     write_atomic(table, (json.dumps(report, indent=2) + "\n").encode())
     for chart in charts:

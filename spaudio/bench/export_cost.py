@@ -49,7 +49,7 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
         MFCC with two orders of deltas, without a model. ``cold`` is `spaudio predict` on one file
         in a new process.
     """
-    predictor = Predictor(run)
+    predictor = Predictor(run, device="cpu")
     runners: dict[str, Runner] = {"eager": WaveformClassifier(predictor)}
     missing, rows = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,9 @@ def measure(run: Path, rounds: int, limit: float) -> dict[str, Any]:
 
 def _cold(run: Path, file: Path, clip_seconds: float) -> dict[str, Any]:
     """Times `spaudio predict` in a new process, which imports, loads and predicts."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    threads = str(torch.get_num_threads())
+    # Without a GPU, as the other rows.
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
     seconds = []
     for _ in range(_COLD_STARTS):
         start = time.perf_counter()

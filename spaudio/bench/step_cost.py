@@ -17,7 +17,6 @@ from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import PretrainedConfig, Settings, TextSettings
 from spaudio.experiment.tasks import open_task
-from spaudio.filters import TokenFilter
 from spaudio.filters.fused import cpu
 from spaudio.model.classifier import count_parameters
 from spaudio.model.pretrained.adapted import AdaptedClassifier
@@ -71,7 +70,8 @@ def measure(
         raise ConfigError(f"{given[0]}: name the filters to compare with --filter, once for each")
     # A filter's own settings come last: of two values of a setting, the last one counts.
     composed = {
-        name: compose(recipe, [*overrides, *split_options(f"filter={name}")]) for name in filters
+        name: compose(recipe, [*on_cpu(overrides), *split_options(f"filter={name}")])
+        for name in filters
     }
     first = composed[filters[0]]
     # All are timed on the first one's batches, which also depend on a pretrained encoder.
@@ -89,12 +89,15 @@ def measure(
     batches = list(islice(task.train, BATCHES))
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}
-    token_filters: dict[str, list[TokenFilter]] = {}
+    flops: dict[str, float] = {}
+    sizes = batch_sizes(first, batches)
     for name, settings in composed.items():
         task.settings = settings
         model = task.build_model()
         parameters[name] = count_parameters(model)
-        token_filters[name] = list(model.token_filters().values())
+        dim = _layers_and_dim(settings, model)[1]
+        found = model.token_filters().values()
+        flops[name] = fmean(n * sum(f.flops(tokens, dim) for f in found) for n, tokens in sizes)
         functions[name] = make_steps(settings, model, task.objective, batches)
     title, shape = describe_shape(first, model, batches)
     peaks: list[float] = []
@@ -103,10 +106,6 @@ def measure(
     seconds = take_turns(functions, rounds, limit)
     seconds.pop(_PEAK, None)
     base, rows = seconds[filters[0]], []
-    flops = {
-        name: shape["batch"] * sum(f.flops(round(shape["tokens"]), shape["dim"]) for f in found)
-        for name, found in token_filters.items()
-    }
     for name, took in seconds.items():
         added = median(a - b for a, b in zip(took, base, strict=True)) / len(batches)
         work = _PRODUCTS * (flops[name] - flops[filters[0]])
@@ -138,8 +137,17 @@ def make_steps(
     objective: Objective,
     batches: Sequence[Any],
 ) -> Callable[[], None]:
-    """Returns a function that trains the model one step on each batch."""
+    """Returns a function that trains the model one step on each batch.
+
+    Raises:
+        ConfigError: If gradients are to be accumulated, which would take other batches.
+    """
     trainer = settings.trainer
+    if trainer.accumulate != 1:
+        raise ConfigError(
+            f"trainer.accumulate={trainer.accumulate}: the benchmark computes whole batches; leave "
+            "it out"
+        )
     accelerator = make_accelerator(trainer)
     optimizer = make_optimizer(model, settings.optim)
     average = WeightAverage(model, trainer.ema) if trainer.ema else None
@@ -166,19 +174,41 @@ def describe_shape(
 
     The title also says how many of the tokens are padding.
     """
-    batch = settings.trainer.batch_size
-    layers, dim = settings.model.layers, settings.model.dim
-    if isinstance(model, AdaptedClassifier):  # its encoder has its own shape
-        layers, dim = len(model.base.layers), model.base.dim
-    if isinstance(settings, TextSettings):
-        tokens, padding = float(settings.context), 0.0  # windows of one length
-    else:
-        tokens = fmean(batch.tokens.shape[1] for batch in batches)
+    layers, dim = _layers_and_dim(settings, model)
+    sizes = batch_sizes(settings, batches)
+    batch, tokens = (fmean(numbers) for numbers in zip(*sizes, strict=True))
+    padding = 0.0  # of windows of text, which have one length
+    if not isinstance(settings, TextSettings):
         computed = sum(batch.padding_mask.numel() for batch in batches)
         padding = 1 - sum(int(batch.num_tokens) for batch in batches) / computed
     title = (
-        f"{settings.recipe}: {layers} layers of width {dim}, batches of {batch} "
+        f"{settings.recipe}: {layers} layers of width {dim}, batches of {batch:.0f} "
         f"sequences of {tokens:.0f} tokens, {padding:.1%} of them padding; "
     )
-    sizes = {"batch": batch, "tokens": tokens, "dim": dim, "layers": layers}
-    return title, {**sizes, "padding": padding}
+    shape = {"batch": batch, "tokens": tokens, "dim": dim, "layers": layers}
+    return title, {**shape, "padding": padding}
+
+
+def batch_sizes(settings: Settings, batches: Sequence[Any]) -> list[tuple[int, int]]:
+    """Returns the number of sequences of each batch and their length, with padding."""
+    if isinstance(settings, TextSettings):
+        return [(settings.trainer.batch_size, settings.context)] * len(batches)
+    return [tuple(batch.tokens.shape[:2]) for batch in batches]
+
+
+def on_cpu(overrides: Sequence[str]) -> list[str]:
+    """Returns the settings of a benchmark, which runs on the CPU.
+
+    Raises:
+        ConfigError: If they name another device.
+    """
+    device = "trainer.device=cpu"
+    if given := [one for one in overrides if one.startswith("trainer.device=") and one != device]:
+        raise ConfigError(f"{given[0]}: the benchmark runs on the CPU; leave it out")
+    return [*overrides, device]
+
+
+def _layers_and_dim(settings: Settings, model: nn.Module) -> tuple[int, int]:
+    if isinstance(model, AdaptedClassifier):  # its encoder has its own shape
+        return len(model.base.layers), model.base.dim
+    return settings.model.layers, settings.model.dim

@@ -12,7 +12,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from spaudio.bench.harness import machine
-from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps
+from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps, on_cpu
 from spaudio.experiment.compose import compose
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
@@ -60,7 +60,7 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         ConfigError: If the folder is not a recipe, or a setting is wrong.
         DataError: If the dataset is missing.
     """
-    settings = compose(recipe, [*overrides, "trainer.workers=0"])
+    settings = compose(recipe, [*on_cpu(overrides), "trainer.workers=0"])
     task = open_task(settings, data_prep_folder(recipe))
     loader, batches, loading = iter(task.train), [], []
     for _ in range(min(BATCHES, len(task.train))):

@@ -1,6 +1,7 @@
 """Each benchmark writes its report and prints its table; user errors are one line."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,14 @@ import pytest
 import soundfile
 import torch
 
-from spaudio.bench import data_cost, export_cost, filter_cost, growth
+from spaudio.bench import data_cost, export_cost, filter_cost, growth, step_cost
 from spaudio.bench.__main__ import main
 from spaudio.bench.harness import describe
 from spaudio.bench.peers import __main__ as peers
 from spaudio.bench.peers import ours
 from spaudio.bench.peers.turns import Turns, run_sides, run_until
 from spaudio.bench.shapes import Shape
-from spaudio.errors import ConfigError
+from spaudio.errors import ConfigError, SpaudioError
 from spaudio.filters import filterbank
 from tests import RECIPES, ROOT
 from tests.fixtures.tiny_audio import make_fsdd
@@ -104,7 +105,17 @@ def test_generation(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("| 4 x 128 | rotary | 8 |") == 2
 
 
-def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Any] = []
+    make_steps = step_cost.make_steps
+
+    def note_batches(settings: Any, model: Any, objective: Any, batches: Any) -> Any:
+        timed[:] = batches
+        return make_steps(settings, model, objective, batches)
+
+    monkeypatch.setattr(step_cost, "make_steps", note_batches)
     data = f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"
     filter = "multiscale,filter.scales=[[3,2],[1,5]],model.filter_layers=[0]"
     # Settings may also stand after options.
@@ -115,11 +126,13 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(Path("runs/bench_step.json").read_text())
     shape = report["shape"]
     # Kernels and gains, in one layer; the peak is in multiplications and additions per second.
-    work = 4 * 2 * shape["batch"] * round(shape["tokens"]) * shape["dim"] * (3 * 3 + 1 * 6)
+    tokens = sum(batch.padding_mask.numel() for batch in timed) / len(timed)
+    work = 4 * 2 * tokens * shape["dim"] * (3 * 3 + 1 * 6)
     added = other["seconds"] - none["seconds"]
     ideal = work / (1e9 * report["peak_gflops"])
     assert none["times_its_multiply_adds"] is None
     assert other["times_its_multiply_adds"] == pytest.approx(added / ideal)
+    assert shape["batch"] == sum(len(batch.tokens) for batch in timed) / len(timed) < 32
     assert 0 <= shape["padding"] < 1
     printed = capsys.readouterr().out
     assert f"| {filter} |" in printed
@@ -186,6 +199,8 @@ def test_a_profile_tells_the_filter_from_other_convolutions(tmp_path: Path) -> N
         (["step", FSDD, "filter=bank"], "filter=bank: name the filters to compare with --filter"),
         (["step", FSDD, "trainer.epoch=3"], "trainer.epoch"),
         (["step", FSDD, "--filter", "none,tokens.stack=4"], r"stack=4 may change"),
+        (["step", FSDD, "trainer.device=cuda"], "trainer.device=cuda: the benchmark runs on the C"),
+        (["profile", FSDD, "trainer.device=cuda"], "trainer.device=cuda: the benchmark runs on t"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(arguments: list[str], message: str) -> None:
@@ -207,6 +222,25 @@ def test_options_that_do_not_go_together(
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_named_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("spaudio.bench.growth.measure", lambda *_: pytest.fail("measured"))
+    Path("runs/bench_growth.png").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"error: .*bench_growth\.png is a folder"):
+        main(["growth"])
+    shutil.rmtree("runs")
+    Path("runs").touch()
+    with pytest.raises(SystemExit, match=r"error: the folder .*runs cannot be made"):
+        main(["growth"])
+
+
+def test_gradients_that_are_accumulated_are_refused(tmp_path: Path) -> None:
+    data = f"source={make_fsdd(tmp_path / 'fsdd', digits=range(3), clips=6)}"
+    with pytest.raises(SystemExit, match=r"error: trainer\.accumulate=2: .* whole batches"):
+        main(["step", FSDD, "preset=debug", data, "trainer.accumulate=2"])
 
 
 def test_a_missing_package_is_named_before_anything_is_measured(
@@ -235,6 +269,7 @@ def test_a_pretrained_step_takes_only_settings_of_the_filter() -> None:
         (peers.main, ["asteroid-sinc", "--python", "python", "seed=1"], "leave seed=1 out"),
         (peers.main, ["asteroid-sinc", "--python", "python", "--until", "1"], "leave --until out"),
         (peers.main, ["huggingface", "--python", "python", "--until", "90"], "at most 1"),
+        (peers.main, ["huggingface", "--python", "nowhere/python"], "nowhere/python: no such prog"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -255,11 +290,13 @@ from spaudio.bench.peers.turns import Turns
 steps, slope = 0, float(sys.argv[1])
 turns = Turns(2, lambda: steps * slope)
 print("a library prints")
+turns.prepared = 100.0
 going = turns.step()
 while going:
     steps += 1
     assert steps < 20, "trained too far"
     going = turns.step(32)
+open(f"ended {slope}", "w").close()
 """
 
 
@@ -271,10 +308,12 @@ def test_sides_train_until_an_accuracy_is_reached() -> None:
         [0.125, 0.25, 0.375, 0.5],
     ]
     assert all(side == sorted(side) for side in points)  # seconds are added up
+    assert all(100 < seconds < 200 for side in points for seconds, _ in side)
+    assert Path("ended 0.125").is_file()  # by itself, not killed
     assert [len(side) for side in run_until([fast, slow], 0.5, 0, turns=1)] == [1, 1]
     told = run_sides([fast, slow], rounds=2)
     assert [[turn["examples"] for turn in side] for side in told] == [[64, 64], [64, 64]]
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(SpaudioError, match="has ended"):
         run_sides([fast, broken], rounds=1)
 
 

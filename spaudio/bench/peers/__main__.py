@@ -4,12 +4,14 @@ python -m spaudio.bench.peers huggingface --python ENV/bin/python
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from statistics import median
 
 from spaudio.bench.harness import at_least_one
 from spaudio.bench.peers.turns import run_sides, run_until
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
 from spaudio.report.tables import markdown_table, plus_minus
 
 # Module and arguments of each side other than ours.
@@ -23,11 +25,12 @@ TURNS = 3  # between two evaluations: 30 steps
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one comparison.
+    """Runs one comparison. A user error prints one line and exits with code 1.
 
     Args:
         arguments: Without the program's name; None takes ``sys.argv``.
     """
+    set_up_terminal()
     parser = argparse.ArgumentParser(prog="python -m spaudio.bench.peers")
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--python", required=True, help="interpreter of the peer's environment")
@@ -50,6 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{chosen.peer} compares the front-ends alone, without a recipe; leave "
             f"{'--until' if chosen.until else chosen.overrides[0]} out"
         )
+    if shutil.which(chosen.python) is None:
+        parser.error(
+            f"--python {chosen.python}: no such program; make the environment as in "
+            "spaudio/bench/peers/README.md"
+        )
+    with errors_in_one_line():
+        _compare(chosen)
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    """Runs a comparison and prints its table."""
     if chosen.until:
         rows = _until(chosen)
         title = f"one thread each; CPU seconds of training, {chosen.seeds} seeds"

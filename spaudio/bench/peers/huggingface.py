@@ -5,6 +5,7 @@ is drawn. The transformer has the size of ours: 4 layers of width 128, 29 tokens
 """
 
 import sys
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -38,8 +39,8 @@ class InTurns(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = not self.turns.step(BATCH)
 
 
-def train(turns: Turns, seed: int) -> None:
-    """Trains until there is no further turn."""
+def train(turns: Turns, seed: int, folder: str) -> None:
+    """Trains until there is no further turn; the library makes a folder for its output."""
     torch.manual_seed(seed)
     extractor = ASTFeatureExtractor(sampling_rate=RATE, num_mel_bins=BANDS, max_length=FRAMES)
     config = ASTConfig(
@@ -67,7 +68,7 @@ def train(turns: Turns, seed: int) -> None:
 
     turns.evaluate = evaluate
     arguments = TrainingArguments(
-        per_device_train_batch_size=BATCH, max_steps=100_000, learning_rate=1e-3,
+        output_dir=folder, per_device_train_batch_size=BATCH, max_steps=100_000, learning_rate=1e-3,
         lr_scheduler_type="constant", use_cpu=True,
         remove_unused_columns=False, save_strategy="no", report_to="none", disable_tqdm=True,
         logging_strategy="no", dataloader_drop_last=True, seed=seed,
@@ -83,4 +84,5 @@ def train(turns: Turns, seed: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(Turns(10), int(sys.argv[1]))
+    with TemporaryDirectory() as folder:
+        train(Turns(10), int(sys.argv[1]), folder)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
+from time import process_time
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.processes import make_accelerator
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
+from spaudio.io.command_line import errors_in_one_line
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.waveform import WaveformFrontEnd
 
@@ -22,6 +24,7 @@ from spaudio.tokens.waveform import WaveformFrontEnd
 # clips of the official training split.
 SETTINGS = (
     "preset=frames", "filter=none", "model.dropout=0", "trainer.workers=0", "validation.train=true",
+    "trainer.device=cpu",
 )  # fmt: skip
 
 
@@ -30,7 +33,9 @@ def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
     with TemporaryDirectory() as data:
         places = [f"source={quoted(RECIPE / 'recordings')}", f"data={quoted(data)}"]
         settings = compose(RECIPE, [*SETTINGS, *places, *overrides])
+        begun = process_time()
         task = open_task(settings, data_prep_folder(RECIPE))
+        turns.prepared = process_time() - begun  # the others compute features within their turns
         batches: list[object] = []
         model, accelerator = task.build_model(), make_accelerator(settings.trainer)
         run = make_steps(settings, model, task.objective, batches)
@@ -67,7 +72,8 @@ def train_front_end(turns: Turns) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "asteroid":
-        train_front_end(Turns(4))
-    else:
-        train_recipe(Turns(10), sys.argv[2:])
+    with errors_in_one_line():
+        if sys.argv[1] == "asteroid":
+            train_front_end(Turns(4))
+        else:
+            train_recipe(Turns(10), sys.argv[2:])

@@ -4,9 +4,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from subprocess import PIPE, Popen
+from contextlib import ExitStack, suppress
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
+
+from spaudio.errors import SpaudioError
 
 _GO, _EVALUATE = "go", "evaluate"
 _MARK = "spaudio-turn "  # libraries write to standard output too
@@ -23,6 +25,7 @@ class Turns:
     def __init__(self, steps: int, evaluate: Callable[[], float] | None = None) -> None:
         self.steps = steps
         self.evaluate = evaluate
+        self.prepared = 0.0  # CPU seconds of computing features before the first step
         self._left = 0
         self._examples = 0
         self._wall = self._cpu = 0.0
@@ -41,7 +44,7 @@ class Turns:
             return True
         if examples:
             wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-            _tell(examples=self._examples, seconds=wall, cpu_seconds=cpu)
+            _tell(examples=self._examples, seconds=wall, cpu_seconds=cpu, prepared=self.prepared)
         while (order := sys.stdin.readline().strip()) == _EVALUATE:
             assert self.evaluate is not None
             _tell(accuracy=self.evaluate())
@@ -68,13 +71,21 @@ class _Side:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        """Lets the side end by itself, so that it removes its files; else ends it."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=60)
+        except TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def ask(self, order: str) -> dict[str, Any]:
         """Gives an order and returns what the side reports.
 
         Raises:
-            RuntimeError: If the side has ended.
+            SpaudioError: If the side has ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -85,7 +96,7 @@ class _Side:
             pass  # the process has ended, so its output has, too
         line = next((line for line in self._process.stdout if line.startswith(_MARK)), None)
         if line is None:
-            raise RuntimeError(f"{' '.join(self.command)} has ended; see its error above")
+            raise SpaudioError(f"{' '.join(self.command)} has ended; see its error above")
         told: dict[str, Any] = json.loads(line.removeprefix(_MARK))
         return told
 
@@ -101,7 +112,7 @@ def run_sides(commands: Sequence[Sequence[str]], rounds: int) -> list[list[dict[
         For each side, what it reports of each turn: ``examples``, ``seconds``, ``cpu_seconds``.
 
     Raises:
-        RuntimeError: If a side ends early.
+        SpaudioError: If a side ends early.
     """
     with ExitStack() as running:
         sides = [running.enter_context(_Side(command)) for command in commands]
@@ -121,10 +132,11 @@ def run_until(
         turns: Turns between two evaluations, whose time is not counted.
 
     Returns:
-        For each side, CPU seconds of training and accuracy at each evaluation.
+        For each side, CPU seconds of training, with those of computing features before it, and
+        accuracy at each evaluation.
 
     Raises:
-        RuntimeError: If a side ends early.
+        SpaudioError: If a side ends early.
     """
     found: list[list[tuple[float, float]]] = [[] for _ in commands]
     with ExitStack() as running:
@@ -133,8 +145,9 @@ def run_until(
         while going:
             for number in sorted(going):
                 side, points = sides[number], found[number]
-                seconds = points[-1][0] if points else 0.0
-                seconds += sum(side.ask(_GO)["cpu_seconds"] for _ in range(turns))
+                told = [side.ask(_GO) for _ in range(turns)]
+                seconds = points[-1][0] if points else told[0]["prepared"]
+                seconds += sum(turn["cpu_seconds"] for turn in told)
                 points.append((seconds, side.ask(_EVALUATE)["accuracy"]))
                 if points[-1][1] >= accuracy or seconds >= limit:
                     going.remove(number)
