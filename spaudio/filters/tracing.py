@@ -1,5 +1,6 @@
 """Detects whether torch traces, exports, transforms or repeats a call, or just runs it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,13 @@ def is_eager() -> bool:
 def has_values(tensor: Tensor) -> bool:
     """Whether the values of a tensor can be read: it is neither on ``meta`` nor fake."""
     return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def holds(condition: Tensor) -> bool:
+    """Returns a single boolean, also in a call that ``jit.trace`` records, without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return bool(condition)
 
 
 def is_readable(tensor: Tensor) -> bool:

@@ -220,8 +220,32 @@ def test_lengths_instead_of_a_mask_are_refused() -> None:
     compiled(x, torch.tensor([9, 9]))
     with pytest.raises(RuntimeError, match="given input_lengths"):
         compiled(x, torch.tensor([9, 5]))
+    for given in ([9, 5], (9, 5), torch.tensor([9, 5]).numpy(), torch.tensor([[9], [5]])):
+        with pytest.raises(ValueError, match="given input_lengths"):
+            speech(x, given)
+    speech(x, [9, 9])
+    # A trace has the values of its example; an exported program may be given any.
+    torch.jit.trace(speech, (x, torch.tensor([9, 9])))  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="given input_lengths"):
+        torch.jit.trace(speech, (x, torch.tensor([9, 5])))  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="given input_lengths"):
+        torch.export.export(speech, (x, torch.tensor([9, 9])))
+    with pytest.raises(TypeError, match="does not record the padding of layer 'layer'"):
+        torch.fx.symbolic_trace(speech)
     insert_filters(model, "layer", kernel_size=3, padding_mask=None)
     model(x, lengths=torch.tensor([9, 5]))
+    torch.export.export(model, (x, torch.tensor([9, 5])))
+
+
+@pytest.mark.parametrize("name", ["xs_lens", "seq_lengths", "feature_lengths", "x_len"])
+def test_lengths_have_many_names(name: str) -> None:
+    space: dict[str, Any] = {}
+    exec(f"def forward(self, x, {name}=None):\n    return self.layer(x)", space)
+    model = type("Named", (nn.Module,), space)()
+    model.layer = nn.Linear(4, 4)
+    insert_filters(model, "layer", kernel_size=3)
+    with pytest.raises(ValueError, match=f"given {name}, which"):
+        model(torch.randn(2, 9, 4), torch.tensor([9, 5]))
 
 
 def test_lengths_of_another_sequence_are_not_those_of_the_layer() -> None:
@@ -260,6 +284,41 @@ def test_a_mask_by_another_name_is_announced() -> None:
         filter = handle._found["layer"][1]
         insert_filters(model, "layer", filter, padding_mask="encoder_padding_mask")
         torch.testing.assert_close(model(x, ~real)[1:, :5], alone)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.bool, torch.Tensor.long, torch.Tensor.float])
+def test_a_mask_of_queries_and_keys_that_fits_the_tokens_is_announced(kind: Any) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, attn_mask: Any = None, pad_mask: Any = None) -> Tensor:
+            out: Tensor = self.layer(x)
+            return out
+
+    model, x = Own(), torch.randn(2, 9, 4)
+    real = kind(torch.arange(9) < torch.tensor([[9], [5]]))
+    insert_filters(model, "layer", kernel_size=3)
+    model(x, torch.ones(9, 9, dtype=torch.bool).tril())
+    with pytest.warns(UserWarning, match="does not read attn_mask"):
+        model(x, real)
+    for shaped in (real.unsqueeze(1), real.unsqueeze(2)):
+        model = Own()
+        insert_filters(model, "layer", kernel_size=3)
+        with pytest.warns(UserWarning, match="does not read pad_mask"):
+            model(x, pad_mask=shaped)
+
+
+def test_a_mask_of_a_layer_with_tokens_first_names_the_remedy() -> None:
+    class TokensFirst(nn.Module):
+        def forward(self, x: Tensor, key_padding_mask: Tensor) -> Tensor:
+            return x
+
+    layer = TokensFirst()
+    insert_filters(layer, "", kernel_size=3)
+    with pytest.raises(ValueError, match=r"fits a layer that .*pass insert_filters\(batch_first=F"):
+        layer(torch.randn(9, 2, 4), torch.zeros(2, 9, dtype=torch.bool))
 
 
 def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
@@ -485,12 +544,17 @@ def test_the_padding_around_a_layer_with_a_mask_per_item_is_read() -> None:
 
 @pytest.mark.parametrize("layers", ["layer", "layer.norm"])
 def test_recomputation_of_a_layer_with_a_mask_per_item(layers: str) -> None:
-    """Nothing in the layer tells of the padding around it."""
-    model, x = Around(checkpointed=True), torch.randn(2, 9, 8, requires_grad=True)
-    insert_filters(model, layers, zero_init=False)
-    y = model(x, torch.arange(9) >= torch.tensor([[9], [5]]))
-    with pytest.raises(ValueError, match=r"recomputed.*Checkpoint a module that takes the mask"):
-        torch.autograd.backward(y.sum())
+    """Nothing in the layer tells of the padding around it, which was kept in the first pass."""
+    x, pad = torch.randn(2, 9, 8), torch.arange(9) >= torch.tensor([[9], [5]])
+    gradients = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = Around(checkpointed)
+        insert_filters(model, layers, zero_init=False)
+        torch.autograd.backward(model(x, pad).square().sum())
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    assert "kernels" in "".join(gradients[0])
+    torch.testing.assert_close(*gradients)
 
 
 def test_recomputation_of_a_layer_with_a_mask_per_item_and_no_padding() -> None:
@@ -577,12 +641,12 @@ def test_masks_in_kwargs_are_read() -> None:
         assert torch.equal(model(x), filter(x))
         y = model(x, key_padding_mask=pad)
         assert torch.equal(y, filter(x, pad))
-        if not pass_on:
-            with pytest.raises(ValueError, match="'layer' is recomputed"):
-                y.sum().backward()
-            if name == "auto":
-                with pytest.raises(ValueError, match="cannot tell"):  # of which input
-                    model(x, decoder_x=x, key_padding_mask=pad)
+        recomputed = torch.autograd.grad(y.square().sum(), list(filter.parameters()))
+        direct = torch.autograd.grad(filter(x, pad).square().sum(), list(filter.parameters()))
+        torch.testing.assert_close(recomputed, direct)
+        if not pass_on and name == "auto":
+            with pytest.raises(ValueError, match="cannot tell"):  # of which input
+                model(x, decoder_x=x, key_padding_mask=pad)
     with pytest.raises(ValueError, match=r"argument 'key_padding'.*'key_padding_mask'"):
         insert_filters(Open(True), "layer", padding_mask="key_padding")
 
@@ -772,14 +836,22 @@ def test_padding_that_recomputation_cannot_find_is_refused() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 4)
+            self.reentrant = False
 
         def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Any:
-            return checkpoint(self.layer, x, use_reentrant=False)
+            return checkpoint(self.layer, x, use_reentrant=self.reentrant)
 
-    model = Checkpointed()
+    model, x = Checkpointed(), torch.randn(2, 9, 4, requires_grad=True)
     insert_filters(model, "layer", kernel_size=3, zero_init=False)
-    y = model(torch.randn(2, 9, 4), torch.ones(2, 9, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"recomputed.*padding_mask=None"):
+    kept = torch.arange(9) < torch.tensor([[9], [5]])
+    y = model(x, kept) + model(x, kept.clone())
+    torch.autograd.backward(y.sum())
+    y = model(x, kept) + model(x, ~kept)  # the same tokens with other padding
+    with pytest.raises(ValueError, match=r"recomputed.*each layer by itself, with use_reentrant=F"):
+        torch.autograd.backward(y.sum())
+    model.reentrant = True  # passes a copy of the tokens
+    y = model(x, kept)
+    with pytest.raises(ValueError, match=r"recomputed.*each layer by itself, with use_reentrant=F"):
         torch.autograd.backward(y.sum())
 
 
@@ -857,6 +929,35 @@ def test_positions_that_repeat_restart() -> None:
     (filter,) = insert_filters(model, "", kernel_size=3, zero_init=False).filters.values()
     y = model(x, torch.tensor([[0, 0, 1, 2, 0, 0, 1, 2, 3]]))
     assert torch.equal(y, filter(x, cu_seqlens=torch.tensor([0, 1, 4, 5, 9])))
+
+
+@pytest.mark.parametrize("name", ["cu_seqlens", "cu_seqlens_q", "cu_seq_lens", "cu_seq_lens_q"])
+def test_packed_sequences_of_other_libraries_are_read(name: str) -> None:
+    space: dict[str, Any] = {}
+    exec(f"def forward(self, x, {name}=None):\n    return self.layer(x)", space)
+    model, x = type("Named", (nn.Module,), space)(), torch.randn(1, 9, 4)
+    model.layer = nn.Linear(4, 4)
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    packed = model(x, torch.tensor([0, 5, 9]))
+    torch.testing.assert_close(packed[:, 5:], model(x[:, 5:]))
+
+
+def test_recorded_models_refuse_positions_that_restart() -> None:
+    class Positioned(nn.Module):
+        def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+            return x
+
+    model, x = Positioned(), torch.randn(2, 9, 4)
+    insert_filters(model, "", kernel_size=3)
+    plain = torch.arange(9).expand(2, 9).clone()
+    restarting = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4]).expand(2, 9).clone()
+    torch.jit.trace(model, (x, plain))  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="cannot separate sequences by position_ids"):
+        torch.jit.trace(model, (x, restarting))  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match="cannot separate sequences by position_ids"):
+        torch.vmap(model)(x.unsqueeze(1), restarting.unsqueeze(1))
+    with pytest.warns(UserWarning, match="take each item for one sequence"):
+        torch.export.export(model, (x, restarting))
 
 
 def test_packing_of_the_text_is_not_that_of_the_sound() -> None:

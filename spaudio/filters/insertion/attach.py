@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.insertion.calls import Call, Watch, calls_around, past_tokens
+from spaudio.filters.insertion.calls import LENGTHS, Call, Watch, calls_around, past_tokens
 from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
@@ -55,6 +55,11 @@ class Place:
     def reads_padding_around(self) -> bool:
         """Whether a module around the layer takes a padding mask."""
         return any(watch.takes_padding for watch in self.watches[1:])
+
+    @property
+    def takes_lengths_around(self) -> bool:
+        """Whether a module around the layer takes the lengths of the items."""
+        return any(name in watch.names for watch in self.watches[1:] for name in LENGTHS)
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
@@ -105,7 +110,8 @@ class Place:
                 lonely=not self.reads_padding_around,
                 named=wanted != "auto",
             )
-        if mask is not None and not self.checked and is_eager():
+        # First whether it is eager: a compiler would guard what an eager call changes.
+        if is_eager() and mask is not None and not self.checked:
             warn_if_inverted(mask, self.layer)
             self.checked.append(True)
         return mask
@@ -180,7 +186,8 @@ def filtered_class(base: Any) -> Any:
                 "use DistributedDataParallel"
             )
         if is_symbolic(args, kwargs):
-            if place.reads_padding_around and not place.watches[0].takes_padding:
+            lengths = place.layout.padding_mask is not None and place.takes_lengths_around
+            if (place.reads_padding_around or lengths) and not place.watches[0].takes_padding:
                 raise TypeError(
                     f"torch.fx does not record the padding of layer {place.layer!r}, which the "
                     "modules around it take; insert filters with padding_mask=None to ignore it"

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from spaudio.filters.insertion.layout import PaddingFunction
-from spaudio.filters.tracing import has_values, is_eager
+from spaudio.filters.tracing import has_values, is_eager, is_exported
 
 # By priority: of several arguments of one call, the first that is not None is read.
 PADDING_ARGUMENTS = (
@@ -32,7 +32,17 @@ PADDING_ARGUMENTS = (
 # Masks of queries and keys. One per item may include the padding.
 ATTENTION_MASKS = ("src_mask", "tgt_mask", "attn_mask", "mask", "band_mask")
 # Lengths of the items, as libraries for speech name them.
-LENGTHS = ("lengths", "length", "input_lengths", "src_lengths", "x_lens", "ilens", "wav_lens")
+LENGTHS = (
+    *("lengths", "length", "lens", "ilens", "xlens"),
+    *(
+        f"{what}_{number}"
+        for what in ("input", "inputs", "x", "xs", "src", "seq", "sequence", "feat", "feats",
+                     "feature", "features", "frame", "audio", "wav", "speech")
+        for number in ("lengths", "length", "lens", "len")
+    ),
+)  # fmt: skip
+# Boundaries of packed sequences, as transformers names them (first) and other libraries do.
+CU_SEQLENS = ("cu_seq_lens_q", "cu_seqlens_q", "cu_seq_lens", "cu_seqlens")
 # In place of an argument's name.
 FUNCTION = "the mask of the function that was given as padding_mask"
 # Masks of other names, which are not read.
@@ -72,10 +82,12 @@ class Call:
         cache: The cache, or None.
         past: Number of tokens in the cache when the call began; None if the cache cannot tell.
         positions: The argument ``position_ids``, or None.
-        cu_seqlens: The argument ``cu_seq_lens_q``, or None.
+        cu_seqlens: Name and value of the argument that holds the boundaries of packed sequences;
+            None if none was given.
         lengths: Name and value of the argument that holds the items' lengths; None if none was
             given.
-        other_masks: Names and values of boolean masks of two axes that are not read.
+        other_masks: Names and values of masks that are not read and may be (batch, tokens),
+            without axes of size 1 beside these.
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
         site: Where the call was made, by which one that an interrupt ended is recognised.
@@ -90,7 +102,7 @@ class Call:
     cache: Any
     past: Any
     positions: Any
-    cu_seqlens: Any
+    cu_seqlens: tuple[str, Any] | None
     lengths: tuple[str, Any] | None
     other_masks: Sequence[tuple[str, torch.Tensor]]
     tokens: torch.Tensor | None
@@ -150,11 +162,10 @@ class Watch:
             if padding_mask == "auto" and not (memory and n == "src_mask")
         ]
         # Only "auto" leaves masks unread that the user has not named.
-        read = (*PADDING_ARGUMENTS, *(n for n in ATTENTION_MASKS if n != "mask"))
         self.others = [
             n
             for n in self.names
-            if padding_mask == "auto" and _OTHER_MASK.search(n) and n not in read
+            if padding_mask == "auto" and _OTHER_MASK.search(n) and n not in PADDING_ARGUMENTS
         ]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
@@ -188,7 +199,7 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        others = ("position_ids", "cu_seq_lens_q", *LENGTHS, *self.attention_masks)
+        others = ("position_ids", *CU_SEQLENS, *LENGTHS, *self.attention_masks)
         named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
         return named or self.open or bool(self.others)
 
@@ -200,9 +211,9 @@ class Watch:
         """
         if self.two_axes_are_padding:
             return True
-        if not isinstance(value, torch.Tensor) or value.is_floating_point() or not is_eager():
+        if not isinstance(value, torch.Tensor) or value.is_floating_point() or is_exported():
             return False
-        if value.shape == (batch, tokens) and batch not in (1, tokens):
+        if is_eager() and value.shape == (batch, tokens) and batch not in (1, tokens):
             self.were_padding.add(name)
         return name in self.were_padding
 
@@ -239,9 +250,9 @@ class Watch:
             cache,
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
-            dict(given("cu_seq_lens_q")).get("cu_seq_lens_q"),
+            next(iter(given(*CU_SEQLENS)), None),
             next(iter(given(*LENGTHS)), None),
-            [m for m in given(*self.others) if is_boolean_mask(m[1])],
+            [(n, m) for n, v in given(*self.others) for m in flat_mask(v)],
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -336,6 +347,15 @@ def is_mask_per_item(value: Any) -> bool:
 def is_boolean_mask(value: Any) -> bool:
     """Whether a value is boolean and has two axes."""
     return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.dim() == 2
+
+
+def flat_mask(value: Any) -> list[torch.Tensor]:
+    """Returns a value as a mask of two axes, without a middle or last axis of size 1, if it is."""
+    if not isinstance(value, torch.Tensor) or value.dim() not in (2, 3):
+        return []
+    if value.dim() == 2:
+        return [value]
+    return [value.squeeze(axis) for axis in (1, 2) if value.shape[axis] == 1][:1]
 
 
 def call_site(frame: FrameType | None) -> tuple[Any, ...]:

@@ -63,7 +63,10 @@ def filter_with_cache(
     # A model that creates the cache itself starts without one.
     start = past_tokens(calls)
     if start is None:
-        raise ValueError(f"{_problem(filter, layer)} of type {type(cache).__name__}")
+        raise ValueError(
+            f"{_problem(filter, layer)} of type {type(cache).__name__}, which does not tell how "
+            "many tokens it holds, such as one of recurrent states"
+        )
     streams = filter.causal and math.isfinite(filter.receptive_field[0])
     if start == 0:
         y: Tensor = filter(x, padding_mask)

@@ -1,5 +1,6 @@
 """Finds packed sequences in the calls of transformers' models around a layer."""
 
+import warnings
 import weakref
 from collections.abc import Sequence
 from itertools import takewhile
@@ -11,7 +12,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
 from spaudio.filters.insertion.calls import Call, Watch, calls_with_cache
-from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
+from spaudio.filters.tracing import (
+    has_values,
+    holds,
+    in_backward,
+    is_eager,
+    is_exported,
+    is_transformed,
+)
 
 # Pass, version of position_ids, batch size and boundaries (None if not packed), keyed by the
 # positions, which all layers of a model share: counting sequences waits for the GPU.
@@ -26,10 +34,12 @@ def find_packed(
 ) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
-    Packed sequences are given as ``cu_seq_lens_q``, or as ``position_ids`` that restart, unless
-    the model generates with a key/value cache, or there is a padding mask: beside one, eager and
-    SDPA attention of transformers do not read positions either. Compiled code cannot count the
-    sequences of ``position_ids``, and raises an error.
+    Packed sequences are given as ``cu_seq_lens_q`` (or another name of `CU_SEQLENS`), or as
+    ``position_ids`` that restart, unless the model generates with a key/value cache, or there is a
+    padding mask: beside one, eager and SDPA attention of transformers do not read positions either.
+    Compiled and traced code cannot count the sequences of ``position_ids``, and raises an error.
+    So does ``torch.vmap``. An exported program does not separate them, which a warning says if the
+    model is given ``position_ids``.
 
     Args:
         calls: The layer's own call and those around it, innermost first.
@@ -66,6 +76,19 @@ def find_packed(
     return found
 
 
+def _refuse_packed(positions: Tensor) -> None:
+    """Raises ValueError in a call that cannot separate sequences if the positions restart."""
+    try:
+        packed = holds((positions.diff(dim=1) != 1).any())
+    except RuntimeError:  # torch.vmap has no single values
+        packed = True
+    if packed:
+        raise ValueError(
+            "traced and transformed models with filters cannot separate sequences by position_ids; "
+            "give the model attention_mask if no sequences are packed, or cu_seq_lens_q"
+        )
+
+
 def _given(call: Call) -> bool:
     return call.positions is not None or call.cu_seqlens is not None
 
@@ -76,15 +99,16 @@ def _read(
     # What a model with several inputs is given may belong to other tokens than the layer's.
     calls = list(takewhile(lambda call: not call.several, calls))
     for call in calls:
-        if isinstance(call.cu_seqlens, Tensor):
+        name, boundaries = call.cu_seqlens or ("", None)
+        if isinstance(boundaries, Tensor):
             # A mask that shows no padding may be given as well.
             if padding_mask is not None and not (is_exported() or is_transformed()):
                 require(
                     ~padding_mask.any(),
-                    f"layer {layer!r} gets packed sequences (cu_seq_lens_q) and a mask that shows "
+                    f"layer {layer!r} gets packed sequences ({name}) and a mask that shows "
                     "padding; pack sequences without padding, or pass only one of the two",
                 )
-            return call.cu_seqlens
+            return boundaries
     if padding_mask is not None:
         return None
     # In generation, which gives the model a cache, positions begin anew after padding on the left.
@@ -103,8 +127,17 @@ def _read(
                 "position_ids do not increase by one, so sequences are packed; compiled models "
                 "with filters need cu_seq_lens_q to tell them apart",
             )
+        elif calls[-1].positions is not None:
+            warnings.warn(
+                "the exported program will take each item for one sequence: its filters do not see "
+                "the position_ids of packed sequences. Give the model cu_seq_lens_q for these",
+                stacklevel=2,
+            )
         return None
-    if torch.jit.is_tracing() or not has_values(positions):  # type: ignore[attr-defined, no-untyped-call]
+    if not has_values(positions):
+        return None
+    if is_transformed() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        _refuse_packed(positions)
         return None
     # Read once per pass: a buffer may be refilled in ways that leave its version, as through NumPy
     # or ``.data``, and also within a pass. Inference-mode tensors have no version.

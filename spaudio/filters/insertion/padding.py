@@ -1,6 +1,7 @@
 """Finds which tokens are padding from the calls around a layer."""
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,24 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.insertion.calls import FUNCTION, Call, past_tokens
-from spaudio.filters.tracing import has_values, in_backward, is_eager, is_exported, is_transformed
+from spaudio.filters.insertion.calls import FUNCTION, Call, Watch, past_tokens
+from spaudio.filters.tracing import (
+    has_values,
+    holds,
+    in_backward,
+    is_eager,
+    is_exported,
+    is_transformed,
+)
 
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
 MASKED_BELOW = -9_900.0
+# Padding (or None) found by the arguments of the calls around a layer, for when activation
+# checkpointing reruns it, with the version of the tokens. Keyed by the layer's watch, then by the
+# tokens of the call.
+_SEVERAL = object()  # paddings of the same tokens
+_PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
 # Padding (or None) found for a layer's mask, for when activation checkpointing reruns the layer.
 # Keyed by the mask, then by the tokens of the call, since passes with different padding
 # may share a mask. The padding of the last pass is also under the mask itself: reentrant
@@ -103,26 +116,21 @@ def find_padding(
         unread = unread or merged
     # Whether the calls that took the padding mask are over.
     if in_backward() and not lonely and all(call.padding is None for call in calls[1:]):
-        if unread is None:
-            raise ValueError(
-                f"layer {layer!r} is recomputed in the backward pass, outside the call that knows "
-                f"the padding. Checkpoint a module that takes the mask. {_REMEDY}"
-            )
-        remembered, padding = _recall(unread[1], calls[0])
-        if remembered:
-            return padding
-        raise ValueError(
-            f"layer {layer!r} is recomputed in the backward pass, where the padding of its first "
-            f"pass cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
-        )
+        return _known_padding(unread, calls[0], layer)
     unread = unread or alone
     if unread is None:
         _refuse_lengths(calls, batch, layer)
         _warn_of_other_masks(calls, batch, tokens, layer)
         return None
+    remedy = _REMEDY
+    if isinstance(unread[1], Tensor) and unread[1].shape == (tokens, batch):
+        remedy = (
+            "The mask fits a layer that returns (tokens, batch, dim): pass "
+            f"insert_filters(batch_first=False). {_REMEDY}"
+        )
     raise ValueError(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
-        f"{_describe(*unread)}. {_REMEDY}"
+        f"{_describe(*unread)}. {remedy}"
     )
 
 
@@ -132,22 +140,40 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
         return  # a function that has seen them
     # Those of a model with several inputs may be of other tokens.
     given = (c.lengths for c in calls if c.lengths is not None and not c.several)
-    for name, lengths in given:
-        if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or not batch:
+    for name, value in given:
+        lengths = _as_lengths(value, batch)
+        if lengths is None:
             continue
         problem = (
             f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
             f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
         )
-        if is_eager():
-            if has_values(lengths) and bool((lengths != lengths.max()).any()):
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if is_eager() or tracing:  # with real values
+            if has_values(lengths) and holds((lengths != lengths.max()).any()):
                 raise ValueError(problem)
-        elif not (is_exported() or is_transformed()):
+        elif is_exported():  # for any lengths
+            raise ValueError(problem)
+        elif not is_transformed():
             require((lengths == lengths.max()).all(), problem)
 
 
+def _as_lengths(value: Any, batch: int) -> Tensor | None:
+    """Returns lengths as a tensor (batch,); None if a value is not one number per item."""
+    if not isinstance(value, Tensor):
+        if not isinstance(value, list | tuple) and not hasattr(value, "__array__"):
+            return None
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+    if value.dim() == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    return value if value.dim() == 1 and value.shape[0] == batch and batch else None
+
+
 def _warn_of_other_masks(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> None:
-    """Warns of a mask that may be of padding, by a name that is not read."""
+    """Warns of a mask that may be of padding, by a name or of a shape that is not read."""
     if batch == tokens or not is_eager():
         return
     announced = calls[-1].watch.announced
@@ -175,6 +201,38 @@ def warn_if_inverted(padding: Tensor, layer: str) -> None:
         )
 
 
+def _known_padding(unread: tuple[str, Any] | None, own: Call, layer: str) -> Tensor | None:
+    """Returns the padding of the first pass of a layer that is recomputed.
+
+    Args:
+        unread: Name and value of the layer's own mask, which does not determine it, if any.
+        own: The layer's call.
+        layer: Name of the layer, for the error.
+
+    Raises:
+        ValueError: If it is not known.
+    """
+    if unread is not None:
+        remembered, padding = _recall(unread[1], own)
+        if remembered:
+            return padding
+        raise ValueError(
+            f"layer {layer!r} is recomputed in the backward pass, where the padding of its first "
+            f"pass cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
+        )
+    passes = _PASSES.get(own.watch)
+    if passes is not None and own.tokens is not None and own.tokens in passes:
+        version, found = passes[own.tokens]
+        if version == own.tokens._version and found is not _SEVERAL:
+            known: Tensor | None = found
+            return known
+    raise ValueError(
+        f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
+        "padding. Checkpoint each layer by itself, with use_reentrant=False, or a module that "
+        "takes the mask"
+    )
+
+
 def _recall(mask: Any, own: Call) -> tuple[bool, Tensor | None]:
     """Returns whether the padding of a layer's first pass is known, and that padding."""
     if not isinstance(mask, Tensor) or mask not in _PADDING:
@@ -186,22 +244,40 @@ def _recall(mask: Any, own: Call) -> tuple[bool, Tensor | None]:
     return all(_same(last, other) for other in found.values()), last
 
 
-def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two paddings are equal."""
-    if one is None or other is None:
+def _same(one: Any, other: Any) -> bool:
+    """Whether two paddings, each a tensor or None, are equal."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return one is other
     return one is other or torch.equal(one, other)
 
 
 def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None) -> None:
     """Keeps the padding of a layer whose own mask does not determine it, for a recomputation."""
-    if unread is None or not isinstance(unread[1], Tensor) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return
+    if unread is None:
+        _remember_pass(own, padding)
+        return
+    if not isinstance(unread[1], Tensor):
         return
     if unread[1] not in _PADDING:
         _PADDING[unread[1]] = WeakTensorKeyDictionary()
     for key in (unread[1], own.tokens):
         if key is not None:
             _PADDING[unread[1]][key] = padding
+
+
+def _remember_pass(own: Call, padding: Tensor | None) -> None:
+    """Keeps the padding of a layer that takes no mask, for a recomputation."""
+    tokens = own.tokens
+    if own.padding is not None or tokens is None or not torch.is_grad_enabled():
+        return
+    passes: Any = _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())
+    version = None if tokens.is_inference() else tokens._version
+    before = passes.get(tokens)
+    # The same tokens may be filtered with one mask after another, before either is recomputed.
+    several = before is not None and before[0] == version and not _same(before[1], padding)
+    passes[tokens] = version, _SEVERAL if several else padding
 
 
 def is_shared(value: Any, batch: int, tokens: int) -> bool:
