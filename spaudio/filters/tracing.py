@@ -37,7 +37,7 @@ def has_values(tensor: Tensor) -> bool:
 def holds(condition: Tensor) -> bool:
     """Returns a single boolean, also in a call that ``jit.trace`` records, without its warning."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         return bool(condition)
 
 

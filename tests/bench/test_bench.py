@@ -269,7 +269,6 @@ def test_a_pretrained_step_takes_only_settings_of_the_filter() -> None:
         (peers.main, ["asteroid-sinc", "--python", "python", "seed=1"], "leave seed=1 out"),
         (peers.main, ["asteroid-sinc", "--python", "python", "--until", "1"], "leave --until out"),
         (peers.main, ["huggingface", "--python", "python", "--until", "90"], "at most 1"),
-        (peers.main, ["huggingface", "--python", "nowhere/python"], "nowhere/python: no such prog"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -315,6 +314,12 @@ def test_sides_train_until_an_accuracy_is_reached() -> None:
     assert [[turn["examples"] for turn in side] for side in told] == [[64, 64], [64, 64]]
     with pytest.raises(SpaudioError, match="has ended"):
         run_sides([fast, broken], rounds=1)
+
+
+def test_an_environment_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("cat"))  # our side
+    with pytest.raises(SystemExit, match=r"error: nowhere/python cannot be started \(No such file"):
+        peers.main(["huggingface", "--python", "nowhere/python"])
 
 
 def test_our_side_quotes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ python -m spaudio.bench.peers huggingface --python ENV/bin/python
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from statistics import median
@@ -52,11 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(
             f"{chosen.peer} compares the front-ends alone, without a recipe; leave "
             f"{'--until' if chosen.until else chosen.overrides[0]} out"
-        )
-    if shutil.which(chosen.python) is None:
-        parser.error(
-            f"--python {chosen.python}: no such program; make the environment as in "
-            "spaudio/bench/peers/README.md"
         )
     with errors_in_one_line():
         _compare(chosen)

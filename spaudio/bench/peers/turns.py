@@ -61,11 +61,21 @@ def _tell(**told: float) -> None:
 
 
 class _Side:
-    """The process of one side, whose program uses :class:`Turns`."""
+    """The process of one side, whose program uses :class:`Turns`.
+
+    Raises:
+        SpaudioError: If it cannot be started.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
-        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+        try:
+            self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+        except OSError as error:
+            raise SpaudioError(
+                f"{command[0]} cannot be started ({error.strerror}); make the environment as in "
+                "spaudio/bench/peers/README.md, and name its interpreter with --python"
+            ) from error
 
     def __enter__(self) -> "_Side":
         return self
