@@ -109,14 +109,16 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         for name, row in test["per_class"].items()
     ]
     clips, tokens = report["clips"], report["tokens"]
+    inputs = f"Tokens `{tokens['front_end']}`, normalised by `{tokens['normalise']}`"
+    if tokens["front_end"] == "pretrained":
+        inputs = f"Input of the pretrained encoder, `adapt={report['adapt']}`"
     refitted = report["valid_held_out"] and report["trained_on_valid"]
     measured = "before the head was refitted" if refitted else "of these weights"
     return [
         f"# {for_markdown(report['recipe'])}: {for_markdown(run.name)}",
         "",
-        f"Tokens `{tokens['front_end']}`, normalised by `{tokens['normalise']}`, filter "
-        f"{filter_choice(report)}, seed {report['seed']}. {_selection_sentence(report)}; the test "
-        "split was used once, at the end.",
+        f"{inputs}, filter {filter_choice(report)}, seed {report['seed']}. "
+        f"{_selection_sentence(report)}; the test split was used once, at the end.",
         "",
         markdown_table([{"On the test split": k, metric: v} for k, v in results.items()]),
         "",

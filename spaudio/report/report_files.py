@@ -110,8 +110,9 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
             step += f", {report['step_flops'] / 1e9:.2f} GFLOP by count"
             step += " (matrix products and filters)"
         if "data_wait" in report:
-            step += f"; {report['tokens_per_second']:,.0f} tokens per second in training, which "
-            step += f"waited for data for {report['data_wait']:.1%} of its time"
+            if report.get("adapt") != "full":  # its batches hold the encoder's inputs
+                step += f"; {report['tokens_per_second']:,.0f} tokens per second in training"
+            step += f"; training waited for data for {report['data_wait']:.1%} of its time"
         lines.append(step)
     if "adapt" in report:
         lines.append(

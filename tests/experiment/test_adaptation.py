@@ -89,6 +89,10 @@ def test_a_run_and_its_predictions(
     assert 0 < report["trained_params"] < report["num_params"]
     text = (run / "report.md").read_text()
     assert "trained parameters" in text
+    assert "Input of the pretrained encoder, `adapt=" in text
+    assert ("tokens per second" in text) == (
+        "adapt=lora" in settings or "adapt=filters" in settings
+    )
     # The head of a probe is fitted: there is no step to time.
     is_probe = not any(one.startswith("adapt=") for one in settings)
     assert (report["step_seconds"] is None) == ("one training step" not in text) == is_probe

@@ -84,6 +84,10 @@ def test_clips_that_have_none_to_be_mixed_with() -> None:
     [said] = warnings_of("trainer.batch_size=8", "trainer.accumulate=8")
     assert "augment.mixup, augment.cutmix, augment.mixstyle have no effect" in said
     assert not warnings_of("trainer.batch_size=9", "trainer.accumulate=8")
+    adapted = ("model=pretrained", "model.source=a/b", "trainer.batch_size=8")
+    said = warnings_of(*adapted, "trainer.accumulate=8", "adapt=lora")
+    assert any("augment.mixup, augment.cutmix have no effect" in one for one in said)
+    assert not any("have no effect" in one for one in warnings_of(*adapted, "trainer.accumulate=8"))
 
 
 def test_excerpts_are_not_shifted() -> None:
@@ -92,6 +96,8 @@ def test_excerpts_are_not_shifted() -> None:
     assert [*unshifted_excerpts(given, shortest + 0.01)]
     assert not [*unshifted_excerpts(given, shortest - 0.01)]
     assert not [*unshifted_excerpts(audio(), 99)]
+    whole = ("model=pretrained", "model.source=a/b", "adapt=full", "augment.crop=0.1")
+    assert not [*unshifted_excerpts(audio(*whole, "augment.time_shift=0.2"), 99)]
 
 
 def test_settings_of_a_split_that_the_data_have() -> None:

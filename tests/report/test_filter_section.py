@@ -1,11 +1,14 @@
 """The page's section about filters, on clips that begin with a pause."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from spaudio.audio.manifest import Clip
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
+from spaudio.report.page import filter_section
 from spaudio.report.page.filter_section import make_filter_section
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
@@ -15,7 +18,7 @@ RATE, PAUSE = 8000, 0.6
 TONE = (0.1 * np.sin(np.arange(4000) * 0.9)).astype(np.float32)  # half a second
 
 
-def test_times_are_those_of_the_whole_clip() -> None:
+def test_times_are_those_of_the_whole_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TokenConfig(RATE, trim=True, stack=1, stem="none", normalise="clip_level")
     bare = make_front_end(config)
     tone, late = (
@@ -44,3 +47,13 @@ def test_times_are_those_of_the_whole_clip() -> None:
     assert seconds.keys() == {"late", "tone"}
     assert seconds["late"] > PAUSE - 0.03
     assert 0 < seconds["tone"] < 0.5
+    assert all("seconds" in str(drawing) for drawing in section.activations)
+    # Tokens that are no steps in time, such as those of AST, have no seconds.
+    monkeypatch.setattr(filter_section, "AdaptedClassifier", Classifier)
+    model.base = SimpleNamespace(tokens_in_time=False)  # type: ignore[assignment]
+    section = make_filter_section(
+        model, model.eval(), data, ("late", "tone"), False, config.token_seconds, [], 1.0
+    )
+    assert section is not None
+    assert all(peak.second is None for kernel in section.kernels for peak in kernel.peaks)
+    assert all("seconds" not in str(drawing) for drawing in section.activations)

@@ -122,10 +122,12 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
     yield from _idle(given, idle)
     trainer = settings.trainer
     mixed = [
-        f"augment.{name}" for name in ("mixup", "cutmix", "mixstyle") if getattr(augment, name)
+        f"augment.{name}"
+        for name in ("mixup", "cutmix", "mixstyle")
+        if getattr(augment, name) and name not in getattr(data.train.augment, "ignored", ())
     ]
     alone = trainer.batch_size <= trainer.accumulate * processes()
-    if mixed and settings.adapt is None and alone:
+    if mixed and not settings.fits_head_only and alone:
         yield (
             f"trainer.batch_size={trainer.batch_size}, divided by trainer.accumulate="
             f"{trainer.accumulate} and {processes()} processes, is one clip; as clips are mixed "
@@ -340,6 +342,8 @@ def unshifted_excerpts(settings: AudioSettings, shortest: float) -> Iterator[str
         shortest: Length of the shortest training clip or segment, in seconds.
     """
     augment = settings.augment
+    if settings.adapt is not None:  # no excerpts are taken
+        return
     # At its fastest, a clip of this length is still longer than an excerpt.
     cut = 0 < augment.crop < shortest * (1 - augment.tempo)
     if cut and "augment.time_shift" in settings.given and augment.time_shift:

@@ -103,6 +103,11 @@ class PretrainedEncoder(nn.Module):
         raise NotImplementedError
 
     @property
+    def tokens_in_time(self) -> bool:
+        """Whether each token is one step after the one before it."""
+        return True
+
+    @property
     def max_seconds(self) -> float:
         """Length of the longest clip that it accepts, in seconds."""
         return math.inf

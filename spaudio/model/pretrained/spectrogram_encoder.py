@@ -25,6 +25,11 @@ class SpectrogramEncoder(PretrainedEncoder):
 
     @property
     @override
+    def tokens_in_time(self) -> bool:
+        return False  # two special tokens, then band after band
+
+    @property
+    @override
     def token_seconds(self) -> float:
         # In one band; the tokens of the next band follow those of this one.
         return int(self.net.config.time_stride) * 160 / RATE

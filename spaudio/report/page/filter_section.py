@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from spaudio.audio.manifest import Clip
 from spaudio.filters import TokenFilter, centre_frequency
-from spaudio.model.pretrained.adapted import AnyClassifier
+from spaudio.model.pretrained.adapted import AdaptedClassifier, AnyClassifier
 from spaudio.report.choose_clips import some_of_each_class
 from spaudio.report.figures.drawing import LOWEST_DB, below_peak
 from spaudio.report.figures.filters_plot import N_FFT, aligned_taps, filters_of
@@ -95,22 +95,27 @@ def make_filter_section(
     chosen = some_of_each_class(test.clips, multi_label, MOST)
     numbers = sorted({number for found in chosen.values() for number in found})
     use = measure_filter_use(trained, test, numbers, multi_label, temperature)
-    shown = [_kernel(kernel, after[kernel.layer], test, token_seconds) for kernel in use.kernels]
+    # The tokens of some encoders run over time several times, band after band.
+    in_time = not isinstance(trained, AdaptedClassifier) or trained.base.tokens_in_time
+    shown = [
+        _kernel(kernel, after[kernel.layer], test, token_seconds, in_time) for kernel in use.kernels
+    ]
     # A pause at the beginning may have been cut off.
     start = test.starts_at(use.clip)
     clip = test.clips[use.clip]
     order = use.on.argsort(descending=True)[:TOP].tolist()
     order += [i for i in use.off.argsort(descending=True)[:2].tolist() if i not in order]
     span = len(use.after) * token_seconds
+    xlim = (start, start + span) if in_time else (0, len(use.after))
     rank = use.after.argmax(dim=0).argsort()  # dimensions by the token of their peak
     limit = float(use.after.abs().quantile(0.99)) or 1.0
     activations = [
         heat_map(
             picture_url(part.T[rank].numpy(), "RdBu_r", -limit, limit),
             title=f"embeddings after the last filter, filters {name}",
-            x="seconds",
+            x="seconds" if in_time else "token",
             y="dimension",
-            xlim=(start, start + span),
+            xlim=xlim,
             ylim=(part.shape[1], 0),
         )
         for name, part in (("off", use.before), ("on", use.after))
@@ -170,7 +175,11 @@ def _layer(before: TokenFilter, after: TokenFilter, seconds: float) -> list[Any]
 
 
 def _kernel(
-    kernel: UsedKernel, filter: TokenFilter, test: TokenDataset, token_seconds: float
+    kernel: UsedKernel,
+    filter: TokenFilter,
+    test: TokenDataset,
+    token_seconds: float,
+    in_time: bool,
 ) -> ShownKernel:
     response = filter.frequency_response(N_FFT)[kernel.number].abs()
     hertz = np.linspace(0, 0.5 / token_seconds, len(response))
@@ -189,6 +198,6 @@ def _kernel(
         clip = test.clips[peak.clip]
         second = test.starts_at(peak.clip) + (peak.token + 0.5) * token_seconds
         # Only part of a longer clip is shown.
-        known = test.is_whole and second < clip.seconds <= SECONDS
+        known = in_time and test.is_whole and second < clip.seconds <= SECONDS
         peaks.append(ShownPeak(clip.path, clip.label, round(second, 3) if known else None))
     return ShownKernel(name, f"{kernel.share:.1%}", drawing, peaks)
