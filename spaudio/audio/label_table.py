@@ -139,7 +139,11 @@ def _given(file: Path, paths: Sequence[str]) -> Selections:
 
 def _unknown_columns(file: Path, given: Selections) -> list[str]:
     """Returns a sentence with the columns that are not read, which may be times or splits."""
-    unknown = [name for name in given.rows[0][1] if name and name not in _COLUMNS]
+    unknown = [
+        name
+        for name in given.rows[0][1]
+        if name not in ("", *_COLUMNS) and not name.startswith("unnamed:")  # an index of pandas
+    ]
     if not unknown:
         return []
     return [

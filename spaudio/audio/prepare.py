@@ -165,7 +165,7 @@ def prepare(
     waiting = f"waiting for another process that prepares data in {home}"
     # Hidden: the folder may be in one of sounds, of which other files are counted.
     with named_full_disk(folder, "data"), locked(home / ".lock", waiting):
-        work = home.absolute() / "work"  # the marker and the journal name what is below it
+        work = home.absolute() / "work"  # so that calls from other folders find the same root
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()
         source = source_clips(work)

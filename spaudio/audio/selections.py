@@ -70,9 +70,8 @@ def read_selections(path: Path, paths: Sequence[str]) -> Selections:
     tables, others = _find_tables(path) if path.is_dir() else ([path], [])
     found = _join(_read(file, recordings) for file in tables)
     if others:
-        found.notes.append(
-            f"no selection tables: {counted(len(others), '*.txt file')}: {some(others)}"
-        )
+        files = counted(len(others), "*.txt file")
+        found.notes.append(f"left out, as not selection tables: {files}: {some(others)}")
     found.notes.extend(_several(recordings))
     return found
 

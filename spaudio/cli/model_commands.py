@@ -29,6 +29,8 @@ def _bases(chosen: argparse.Namespace) -> list[str | None]:
     from spaudio.inference.saved import fetch
 
     sources = [chosen.run, *(getattr(chosen, "others", None) or ())]
+    if chosen.base is None:
+        return [None] * len(sources)
     return bases_for(list(map(fetch, sources)), chosen.base)
 
 

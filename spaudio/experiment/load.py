@@ -14,6 +14,7 @@ from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.report.run_files import REPORT
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
+    HASHES,
     TRAINING,
     WEIGHTS,
     epoch_of,
@@ -74,7 +75,9 @@ def load_best(run: Path, base: PretrainedEncoder | None = None) -> AnyClassifier
 
 
 def weights_folder(run: Path) -> Path:
-    """Returns the folder of the best weights: the newest good checkpoint, or a saved model itself.
+    """Returns the folder of the best weights: a checkpoint of the run, or a saved model itself.
+
+    Of a finished run, it is the checkpoint that its report has measured, else the newest good one.
 
     Raises:
         CheckpointError: If there are none, or they are not those that a finished run has measured.
@@ -82,13 +85,13 @@ def weights_folder(run: Path) -> Path:
     if (run / WEIGHTS).is_file():
         return run
     refuse_folds(run)
-    found = find_checkpoint(run / CHECKPOINTS, TRAINING.best)
     measured = _measured_epoch(run)
+    found = find_checkpoint(run / CHECKPOINTS, TRAINING.best, measured)
     if measured not in (None, epoch_of(found)):
         raise CheckpointError(
             f"{run}: the checkpoint of epoch {measured}, whose scores {REPORT} has, is missing or "
-            f"damaged; the best one that is left is of epoch {epoch_of(found)}. Restore it, or "
-            f"remove {REPORT} and give resume={run}, which measures the one that is left"
+            f"damaged. Restore that of epoch {measured}; or remove {REPORT} and run the recipe "
+            f"with resume={run}, which measures that of epoch {epoch_of(found)}"
         )
     return found
 
@@ -111,6 +114,8 @@ def _tell_unfinished(run: Path) -> None:
     read_run_settings(run)
     if (run / REPORT).is_file():
         return
+    if (run / HASHES).is_file():
+        raise CheckpointError(f"{run} is a checkpoint; name its run, {run.resolve().parents[1]}")
     if (run / WEIGHTS).is_file():
         raise CheckpointError(
             f"{run} is a saved model, but its {REPORT} is missing; fetch or save the model again"

@@ -146,12 +146,14 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
             )
     if not folder.is_dir():
         raise DataError(f"--data {folder}: no such folder")
-    outside = "give the folder that holds the class folders, or move it into that of its class"
+    outside = "give the folder of the class folders, or move this clip into one of them"
     found, split_given, notes = read_class_folders(folder, outside)
     for note in notes:
         warn(f"warning: {folder}: {note}")
     clips = [clip for clip in found if not split_given or clip.split == "test"]
-    paths = [(folder / clip.path).resolve() for clip in clips]  # they may be links
+    here = folder.resolve()
+    paths = [here / clip.path for clip in clips]
+    paths += [path.resolve() for path in paths if path != path.resolve()]  # what links name
     for model in models:
         settings = read_run_settings(model.run)
         source = getattr(settings, "source", None)

@@ -353,24 +353,29 @@ def bases_for(runs: Sequence[Path], base: str | None) -> list[str | None]:
 
     Args:
         runs: Their folders.
-        base: The encoder that the user has named: of the models whose own cannot be found, or of
-            all that have one.
+        base: The encoder that the user has named. It is given to the first model whose own cannot
+            be found, or else to the first that has one, and to those of the same encoder.
 
     Raises:
         ConfigError: If none of them has one.
     """
-    if base is None:
-        return [None] * len(runs)
+    if base is None or len(runs) == 1:
+        return [base] * len(runs)
     models = [read_run_settings(run).model for run in runs]
     sources = [str(one.source) if isinstance(one, PretrainedConfig) else None for one in models]
-    if not any(sources):
-        named = (
-            f"{runs[0]} has no" if len(runs) == 1 else f"none of {some([*map(str, runs)])} has a"
+    having = [number for number, source in enumerate(sources) if source is not None]
+    if not having:
+        raise ConfigError(
+            f"base={base}: none of {some([str(run) for run in runs])} has a pretrained encoder; "
+            "leave base out"
         )
-        raise ConfigError(f"base={base}: {named} pretrained encoder; leave base out")
-    moved = [source is not None and is_missing(source) for source in sources]
-    return [base if lost or (source and not any(moved)) else None
-            for source, lost in zip(sources, moved, strict=True)]  # fmt: skip
+    hashes = {
+        number: load_weights(weights_folder(runs[number]))["base_hash"].tolist()
+        for number in having
+    }
+    moved = [number for number in having if is_missing(str(sources[number]))]
+    wanted = hashes[(moved or having)[0]]
+    return [base if hashes.get(number) == wanted else None for number in range(len(runs))]
 
 
 def _check_inputs(run: Path, inputs: Inputs, bands: int, outputs: int) -> None:

@@ -105,14 +105,20 @@ def save_checkpoint(
     return target
 
 
-def find_checkpoint(folder: Path, name: str) -> Path:
+def find_checkpoint(folder: Path, name: str, newest: int | None = None) -> Path:
     """Returns the newest undamaged checkpoint of a name; warns about newer damaged ones.
+
+    Args:
+        folder: Folder of the checkpoints.
+        name: Their name.
+        newest: Later epochs are left out, unless there are only such.
 
     Raises:
         CheckpointError: If there is none.
     """
     existing = _existing(folder, name)
-    for checkpoint in reversed(existing):
+    known = [one for one in existing if newest is None or epoch_of(one) <= newest]
+    for checkpoint in reversed(known or existing):
         damaged = _damaged(checkpoint)
         if damaged is None:
             return checkpoint

@@ -129,7 +129,7 @@ def test_every_table_of_a_folder_is_read_and_other_files_are_named(tmp_path: Pat
     (tables / "notes.txt").write_text("no table\n")
     said = listed(source, tables).warnings
     assert said[0] == "not in table=tables: 1 audio file: d.wav"
-    assert said[1] == "no selection tables: 1 *.txt file: notes.txt"
+    assert said[1] == "left out, as not selection tables: 1 *.txt file: notes.txt"
 
 
 @pytest.mark.parametrize(

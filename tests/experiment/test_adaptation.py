@@ -25,7 +25,7 @@ from spaudio.experiment.tasks.classification import ClassificationTask
 from spaudio.export.write import export_run
 from spaudio.filters import FILTERS, find_filters
 from spaudio.inference.live import open_stream
-from spaudio.inference.predict import Predictor
+from spaudio.inference.predict import Predictor, bases_for
 from spaudio.inference.predict_files import predict_files
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.load_encoder import load_encoder
@@ -41,7 +41,7 @@ from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
 from tests.fixtures.tiny_recipes import TINY
-from tests.fixtures.tiny_run import compose
+from tests.fixtures.tiny_run import compose, make_untrained_run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 DEBUG = ("preset=debug", "model=pretrained", "run_id=run")
@@ -136,6 +136,8 @@ def test_a_run_and_its_predictions(
     shutil.copy(clip, new)
     main(["evaluate", str(saved), "--data", str(new.parent), "--base", str(base)])
     assert "1.000" in capsys.readouterr().out
+    plain = make_untrained_run(tmp_path / "plain")
+    assert bases_for([plain, run, saved], str(base)) == [None, str(base), str(base)]
     main(["predict", str(run), str(clip), "--with", str(saved), "--base", str(base)])
     assert found[0].label in capsys.readouterr().out
     other = save_encoder("ast" if encoder == "whisper" else "whisper", tmp_path / "other")

@@ -167,6 +167,10 @@ def test_what_would_be_no_test_is_refused(
     with pytest.raises(SystemExit, match=r"was trained on clips of source=.*sounds"):
         evaluate(own_run, "--data", tmp_path / "linked")
     settings = (other / "config.yaml").read_text()
+    was = f"source: {own_run.parents[2] / 'sounds'}"
+    (other / "config.yaml").write_text(settings.replace(was, f"source: {tmp_path / 'linked'}"))
+    with pytest.raises(SystemExit, match=r"was trained on clips of source=.*linked"):
+        evaluate(other, "--data", tmp_path / "linked")  # a source of links
     for source, data, refused in (
         ("all", "all/train", True), ("all/train/zero", "all/train", True),
         ("all", "all/test", False), ("al", "all/train", False),

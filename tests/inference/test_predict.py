@@ -17,6 +17,7 @@ import torch
 from spaudio.cli import main
 from spaudio.errors import AudioError, CheckpointError, ConfigError
 from spaudio.experiment.inputs import INPUTS
+from spaudio.experiment.load import weights_folder
 from spaudio.inference.detect import detect
 from spaudio.inference.live import open_stream
 from spaudio.inference.predict import EmbeddedSound, Predictor
@@ -321,9 +322,17 @@ def test_a_run_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     ):
         Predictor(tmp_path / "all")
     (other / "report.json").write_text(json.dumps({"best_epoch": 2}))
-    with pytest.raises(CheckpointError, match=r"checkpoint of epoch 2, .*left is of epoch 1\."):
+    with pytest.raises(CheckpointError, match=r"checkpoint of epoch 2, .*Restore that of epoch 2;"):
         Predictor(other)
+    (other / "report.json").write_text(json.dumps({"best_epoch": 1}))
+    shutil.copytree(other / "checkpoints" / "best-0001", other / "checkpoints" / "best-0003")
+    assert weights_folder(other).name == "best-0001"  # as measured
+    shutil.rmtree(other / "checkpoints" / "best-0003")
     (other / "report.json").unlink()
+    checkpoint = other / "checkpoints" / "best-0001"
+    shutil.copy(other / "config.yaml", checkpoint)  # as training does
+    with pytest.raises(CheckpointError, match=r"best-0001 is a checkpoint; name its run, .*untrai"):
+        Predictor(checkpoint)
     content = json.loads((other / INPUTS).read_text())
     (other / INPUTS).write_text(json.dumps({**content, "classes": ["one"]}))
     with pytest.raises(CheckpointError, match=r"4 outputs.* 1 classes"):
