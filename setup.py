@@ -25,7 +25,8 @@ class BuildWithRecipes(build_py):
         if self.editable_mode:
             super().run()
             return
-        shutil.rmtree(Path(self.build_lib, "spaudio"), ignore_errors=True)
+        if Path(self.build_lib).resolve() != Path.cwd():  # where the sources are
+            shutil.rmtree(Path(self.build_lib, "spaudio"), ignore_errors=True)
         super().run()
         for folder, patterns in SHIPPED.items():
             for pattern in patterns:
@@ -38,12 +39,13 @@ class BuildWithRecipes(build_py):
 class BuildKernel(build_ext):
     """Removes an earlier kernel first, which would go on being used if it cannot be compiled."""
 
-    def build_extension(self, ext):
+    def run(self):
         """Removes, then compiles."""
-        folder = Path("spaudio/filters/fused") if self.editable_mode else Path(self.build_lib)
-        for earlier in folder.rglob("_native*"):
-            earlier.unlink()
-        super().build_extension(ext)
+        folders = ["spaudio"] if self.editable_mode or self.inplace else []
+        for folder in (*folders, Path(self.build_lib, "spaudio")):
+            for earlier in Path(folder, "filters", "fused").glob("_native*"):
+                earlier.unlink()
+        super().run()
 
 
 setup(cmdclass={"build_py": BuildWithRecipes, "build_ext": BuildKernel})

@@ -36,6 +36,8 @@ def has_values(tensor: Tensor) -> bool:
 
 def holds(condition: Tensor) -> bool:
     """Returns a single boolean, also in a call that ``jit.trace`` records, without its warning."""
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return bool(condition)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         return bool(condition)

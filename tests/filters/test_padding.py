@@ -230,8 +230,9 @@ def test_lengths_instead_of_a_mask_are_refused() -> None:
         torch.jit.trace(speech, (x, torch.tensor([9, 5])))  # type: ignore[no-untyped-call]
     with pytest.raises(ValueError, match="given input_lengths"):
         torch.export.export(speech, (x, torch.tensor([9, 9])))
-    with pytest.raises(TypeError, match="does not record the padding of layer 'layer'"):
+    with pytest.raises(TypeError, match="does not check the lengths that modules around layer 'la"):
         torch.fx.symbolic_trace(speech)
+    torch.fx.symbolic_trace(nn.Sequential(model))  # whose argument is not given
     insert_filters(model, "layer", kernel_size=3, padding_mask=None)
     model(x, lengths=torch.tensor([9, 5]))
     torch.export.export(model, (x, torch.tensor([9, 5])))
@@ -305,9 +306,15 @@ def test_a_mask_of_queries_and_keys_that_fits_the_tokens_is_announced(kind: Any)
         model(x, real)
     for shaped in (real.unsqueeze(1), real.unsqueeze(2)):
         model = Own()
-        insert_filters(model, "layer", kernel_size=3)
-        with pytest.warns(UserWarning, match="does not read pad_mask"):
+        handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+        with pytest.warns(UserWarning, match=r"pad_mask\b.* give insert_filters padding_mask=FUNC"):
             model(x, pad_mask=shaped)
+        alone, filter = model(x[1:, :5]), handle.filters["layer"]
+        handle.remove()
+        insert_filters(
+            model, "layer", filter, padding_mask=lambda given: given["pad_mask"].reshape(2, 9) == 0
+        )
+        torch.testing.assert_close(model(x, pad_mask=shaped)[1:, :5], alone)
 
 
 def test_a_mask_of_a_layer_with_tokens_first_names_the_remedy() -> None:
@@ -317,8 +324,18 @@ def test_a_mask_of_a_layer_with_tokens_first_names_the_remedy() -> None:
 
     layer = TokensFirst()
     insert_filters(layer, "", kernel_size=3)
-    with pytest.raises(ValueError, match=r"fits a layer that .*pass insert_filters\(batch_first=F"):
+    with pytest.raises(ValueError, match=r"fits a layer of the other layout: is .*batch_first"):
         layer(torch.randn(9, 2, 4), torch.zeros(2, 9, dtype=torch.bool))
+
+    class Square(nn.Module):
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+            return x
+
+    square = Square()
+    insert_filters(square, "", kernel_size=3)
+    with pytest.raises(ValueError, match="cannot tell the padding of layer ''") as caught:
+        square(torch.randn(9, 9, 4), torch.ones(9, 9, dtype=torch.bool))
+    assert "batch_first" not in str(caught.value)
 
 
 def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
@@ -638,7 +655,7 @@ def test_masks_in_kwargs_are_read() -> None:
         (filter,) = insert_filters(
             model, "layer", padding_mask=name, zero_init=False
         ).filters.values()
-        assert torch.equal(model(x), filter(x))
+        assert torch.equal(model(x.clone()), filter(x))
         y = model(x, key_padding_mask=pad)
         assert torch.equal(y, filter(x, pad))
         recomputed = torch.autograd.grad(y.square().sum(), list(filter.parameters()))
@@ -847,8 +864,14 @@ def test_padding_that_recomputation_cannot_find_is_refused() -> None:
     y = model(x, kept) + model(x, kept.clone())
     torch.autograd.backward(y.sum())
     y = model(x, kept) + model(x, ~kept)  # the same tokens with other padding
-    with pytest.raises(ValueError, match=r"recomputed.*each layer by itself, with use_reentrant=F"):
+    with pytest.raises(ValueError, match=r"filtered with several paddings.* a copy of the tokens"):
         torch.autograd.backward(y.sum())
+    torch.autograd.backward((model(x + 0, kept) + model(x + 0, ~kept)).sum())
+    # What is not checkpointed is not compared.
+    meta, fake = Checkpointed().to("meta"), torch.empty(2, 9, 4, device="meta")
+    insert_filters(meta, "layer", kernel_size=3, zero_init=False)
+    for mask in (kept, ~kept):
+        meta(fake, mask.to("meta"))
     model.reentrant = True  # passes a copy of the tokens
     y = model(x, kept)
     with pytest.raises(ValueError, match=r"recomputed.*each layer by itself, with use_reentrant=F"):
@@ -940,6 +963,11 @@ def test_packed_sequences_of_other_libraries_are_read(name: str) -> None:
     insert_filters(model, "layer", kernel_size=3, zero_init=False)
     packed = model(x, torch.tensor([0, 5, 9]))
     torch.testing.assert_close(packed[:, 5:], model(x[:, 5:]))
+    assert torch.equal(model(x, [0, 5, 9]), packed)
+    two = torch.cat([x, x])
+    torch.testing.assert_close(model(two, torch.tensor([0, 5, 9, 14, 18]))[1:], packed)
+    with pytest.raises(ValueError, match=f"{name}, whose sequences do not end where the items"):
+        model(two, torch.tensor([0, 7, 12]))  # of padded items, without their padding
 
 
 def test_recorded_models_refuse_positions_that_restart() -> None:
@@ -956,6 +984,9 @@ def test_recorded_models_refuse_positions_that_restart() -> None:
         torch.jit.trace(model, (x, restarting))  # type: ignore[no-untyped-call]
     with pytest.raises(ValueError, match="cannot separate sequences by position_ids"):
         torch.vmap(model)(x.unsqueeze(1), restarting.unsqueeze(1))
+    y, _ = torch.func.jvp(lambda x: model(x, restarting), (x,), (x,))
+    assert torch.equal(y, model(x, restarting))
+    torch.testing.assert_close(torch.vmap(lambda x: model(x, restarting))(x[None])[0], y)
     with pytest.warns(UserWarning, match="take each item for one sequence"):
         torch.export.export(model, (x, restarting))
 

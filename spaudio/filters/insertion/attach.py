@@ -16,7 +16,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.insertion.calls import LENGTHS, Call, Watch, calls_around, past_tokens
+from spaudio.filters.insertion.calls import (
+    Call,
+    Watch,
+    calls_around,
+    in_progress,
+    past_tokens,
+)
 from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
@@ -57,9 +63,18 @@ class Place:
         return any(watch.takes_padding for watch in self.watches[1:])
 
     @property
-    def takes_lengths_around(self) -> bool:
-        """Whether a module around the layer takes the lengths of the items."""
-        return any(name in watch.names for watch in self.watches[1:] for name in LENGTHS)
+    def may_be_given_lengths(self) -> bool:
+        """Whether a traced module around the layer is given the lengths of the items.
+
+        Of the outermost one, torch.fx calls no hook, so only its signature is known.
+        """
+        calls = {call.watch: call for call in in_progress()}
+        return any(
+            calls[watch].lengths is not None
+            if watch in calls
+            else any(name.endswith("s") for name in watch.lengths)
+            for watch in self.watches[1:]
+        )
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
@@ -186,11 +201,15 @@ def filtered_class(base: Any) -> Any:
                 "use DistributedDataParallel"
             )
         if is_symbolic(args, kwargs):
-            lengths = place.layout.padding_mask is not None and place.takes_lengths_around
-            if (place.reads_padding_around or lengths) and not place.watches[0].takes_padding:
+            if place.reads_padding_around and not place.watches[0].takes_padding:
                 raise TypeError(
                     f"torch.fx does not record the padding of layer {place.layer!r}, which the "
                     "modules around it take; insert filters with padding_mask=None to ignore it"
+                )
+            if place.layout.padding_mask is not None and place.may_be_given_lengths:
+                raise TypeError(
+                    f"torch.fx does not check the lengths that modules around layer "
+                    f"{place.layer!r} take; insert filters with padding_mask=None to ignore padding"
                 )
             return as_leaf(self, args, kwargs)
         own = place.watches[0].call(args, kwargs)

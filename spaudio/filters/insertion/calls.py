@@ -86,8 +86,7 @@ class Call:
             None if none was given.
         lengths: Name and value of the argument that holds the items' lengths; None if none was
             given.
-        other_masks: Names and values of masks that are not read and may be (batch, tokens),
-            without axes of size 1 beside these.
+        other_masks: Names and values of masks that are not read and may be (batch, tokens).
         tokens: The first tensor among the arguments, which identifies a call when it is repeated;
             None if there is none.
         site: Where the call was made, by which one that an interrupt ended is recognised.
@@ -118,6 +117,11 @@ class _InProgress(threading.local):
 
 
 _IN_PROGRESS = _InProgress()
+
+
+def in_progress() -> Sequence[Call]:
+    """Returns the recorded calls of this thread, outermost first."""
+    return _IN_PROGRESS.calls
 
 
 class Watch:
@@ -167,6 +171,8 @@ class Watch:
             for n in self.names
             if padding_mask == "auto" and _OTHER_MASK.search(n) and n not in PADDING_ARGUMENTS
         ]
+        self.boundaries = [n for n in CU_SEQLENS if n in self.names]
+        self.lengths = [n for n in LENGTHS if n in self.names]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
         self.caches = (*CACHE_ARGUMENTS, *recurrent)
         self.takes_cache = any(n in self.names for n in (*self.caches, POSITION))
@@ -227,6 +233,9 @@ class Watch:
             ]
             return [(name, value) for name, value in values if value is not None]
 
+        def named(own: Sequence[str], known: Collection[str]) -> Sequence[str]:
+            return [*own, *(n for n in kwargs if n in known and n not in own)] if self.open else own
+
         padding = given(*self.padding)
         if padding and not self.takes_padding:
             self.takes_padding = True
@@ -250,9 +259,9 @@ class Watch:
             cache,
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
-            next(iter(given(*CU_SEQLENS)), None),
-            next(iter(given(*LENGTHS)), None),
-            [(n, m) for n, v in given(*self.others) for m in flat_mask(v)],
+            next(iter(given(*named(self.boundaries, CU_SEQLENS))), None),
+            next(iter(given(*named(self.lengths, LENGTHS))), None),
+            [(n, v) for n, v in given(*self.others) if may_be_flat(v)],
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -331,7 +340,8 @@ def takes_any_name(forward: Callable[..., Any]) -> bool:
 
 def has_several_inputs(names: Collection[str]) -> bool:
     """Whether a module with these arguments reads several sequences."""
-    text_and_sound = "input_ids" in names and bool({"input_features", "input_values"} & {*names})
+    sounds = ("input_features", "input_values", "speech", "audio", "wav", "feat", "frame")
+    text_and_sound = "input_ids" in names and any(n.startswith(sounds) for n in names)
     return (
         ("src" in names and "tgt" in names)
         or text_and_sound
@@ -349,13 +359,18 @@ def is_boolean_mask(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.dim() == 2
 
 
-def flat_mask(value: Any) -> list[torch.Tensor]:
-    """Returns a value as a mask of two axes, without a middle or last axis of size 1, if it is."""
+def may_be_flat(value: Any) -> bool:
+    """Whether a value has two axes, or a middle or last one of size 1 besides."""
     if not isinstance(value, torch.Tensor) or value.dim() not in (2, 3):
-        return []
+        return False
+    return value.dim() == 2 or 1 in value.shape[1:]
+
+
+def flat_mask(value: torch.Tensor) -> torch.Tensor:
+    """Returns a mask for which :func:`may_be_flat` holds, with two axes."""
     if value.dim() == 2:
-        return [value]
-    return [value.squeeze(axis) for axis in (1, 2) if value.shape[axis] == 1][:1]
+        return value
+    return value.squeeze(1 if value.shape[1] == 1 else 2)
 
 
 def call_site(frame: FrameType | None) -> tuple[Any, ...]:

@@ -76,17 +76,28 @@ def find_packed(
     return found
 
 
-def _refuse_packed(positions: Tensor) -> None:
-    """Raises ValueError in a call that cannot separate sequences if the positions restart."""
-    try:
-        packed = holds((positions.diff(dim=1) != 1).any())
-    except RuntimeError:  # torch.vmap has no single values
-        packed = True
-    if packed:
+def _refuse_packed(positions: Tensor, *, readable: bool) -> None:
+    """Raises ValueError in a call that cannot separate sequences if positions may restart."""
+    if not readable or holds((positions.diff(dim=1) != 1).any()):
         raise ValueError(
-            "traced and transformed models with filters cannot separate sequences by position_ids; "
-            "give the model attention_mask if no sequences are packed, or cu_seq_lens_q"
+            "jit.trace and torch.vmap cannot separate sequences by position_ids in models with "
+            "filters; give the model attention_mask if no sequences are packed, or cu_seq_lens_q"
         )
+
+
+def _check_covers(name: str, boundaries: Tensor, batch: int, tokens: int, layer: str) -> None:
+    """Checks that boundaries are those of the flattened batch, not of its items without padding.
+
+    Some libraries give the latter beside padded items of (batch, tokens).
+    """
+    if batch == 1 or is_exported() or is_transformed() or boundaries.dim() != 1:
+        return
+    starts = torch.arange(0, batch * tokens + 1, tokens, device=boundaries.device)
+    require(
+        torch.isin(starts, boundaries).all() & (boundaries[-1] == batch * tokens),
+        f"layer {layer!r} gets {batch} items of {tokens} tokens and {name}, whose sequences do not "
+        "end where the items end. If the items are padded, leave it out, and give a padding mask",
+    )
 
 
 def _given(call: Call) -> bool:
@@ -100,7 +111,10 @@ def _read(
     calls = list(takewhile(lambda call: not call.several, calls))
     for call in calls:
         name, boundaries = call.cu_seqlens or ("", None)
+        if isinstance(boundaries, list | tuple):
+            boundaries = torch.tensor(boundaries)
         if isinstance(boundaries, Tensor):
+            _check_covers(name, boundaries, batch, tokens, layer)
             # A mask that shows no padding may be given as well.
             if padding_mask is not None and not (is_exported() or is_transformed()):
                 require(
@@ -136,8 +150,9 @@ def _read(
         return None
     if not has_values(positions):
         return None
-    if is_transformed() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        _refuse_packed(positions)
+    batched = torch._C._functorch.is_batchedtensor(positions)
+    if batched or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        _refuse_packed(positions, readable=not batched)
         return None
     # Read once per pass: a buffer may be refilled in ways that leave its version, as through NumPy
     # or ``.data``, and also within a pass. Inference-mode tensors have no version.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.insertion.calls import FUNCTION, Call, Watch, past_tokens
+from spaudio.filters.insertion.calls import FUNCTION, Call, Watch, flat_mask, past_tokens
 from spaudio.filters.tracing import (
     has_values,
     holds,
@@ -121,12 +121,15 @@ def find_padding(
     if unread is None:
         _refuse_lengths(calls, batch, layer)
         _warn_of_other_masks(calls, batch, tokens, layer)
+        if not in_backward():
+            _remember(None, calls[0], None)
         return None
     remedy = _REMEDY
-    if isinstance(unread[1], Tensor) and unread[1].shape == (tokens, batch):
+    fits = isinstance(unread[1], Tensor) and unread[1].shape == (tokens, batch)
+    if fits and batch != tokens:
         remedy = (
-            "The mask fits a layer that returns (tokens, batch, dim): pass "
-            f"insert_filters(batch_first=False). {_REMEDY}"
+            "The mask fits a layer of the other layout: is insert_filters(batch_first=...) right? "
+            f"{_REMEDY}"
         )
     raise ValueError(
         f"cannot tell the padding of layer {layer!r}, (batch, tokens) = ({batch}, {tokens}), from "
@@ -141,13 +144,14 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
     # Those of a model with several inputs may be of other tokens.
     given = (c.lengths for c in calls if c.lengths is not None and not c.several)
     for name, value in given:
+        if isinstance(value, list | tuple):  # of a compiled call, it is a constant
+            if len(value) == batch and len(set(value)) > 1:
+                raise ValueError(_of_lengths(name, layer))
+            continue
         lengths = _as_lengths(value, batch)
         if lengths is None:
             continue
-        problem = (
-            f"cannot tell the padding of layer {layer!r}: the model was given {name}, which "
-            f"filters do not read, and no mask. Give it a padding mask. {_REMEDY}"
-        )
+        problem = _of_lengths(name, layer)
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if is_eager() or tracing:  # with real values
             if has_values(lengths) and holds((lengths != lengths.max()).any()):
@@ -158,10 +162,17 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
             require((lengths == lengths.max()).all(), problem)
 
 
+def _of_lengths(name: str, layer: str) -> str:
+    return (
+        f"cannot tell the padding of layer {layer!r}: the model was given {name}, which filters do "
+        f"not read, and no mask. Give it a padding mask. {_REMEDY}"
+    )
+
+
 def _as_lengths(value: Any, batch: int) -> Tensor | None:
     """Returns lengths as a tensor (batch,); None if a value is not one number per item."""
     if not isinstance(value, Tensor):
-        if not isinstance(value, list | tuple) and not hasattr(value, "__array__"):
+        if not hasattr(value, "__array__"):
             return None
         try:
             value = torch.as_tensor(value)
@@ -174,17 +185,22 @@ def _as_lengths(value: Any, batch: int) -> Tensor | None:
 
 def _warn_of_other_masks(calls: Sequence[Call], batch: int, tokens: int, layer: str) -> None:
     """Warns of a mask that may be of padding, by a name or of a shape that is not read."""
-    if batch == tokens or not is_eager():
+    if not is_eager() or batch == tokens:  # in this order, as an export would guard the sizes
         return
     announced = calls[-1].watch.announced
-    for name, mask in (one for call in calls for one in call.other_masks):
+    for name, whole in (one for call in calls for one in call.other_masks):
+        mask = flat_mask(whole)
         if mask.shape == (batch, tokens) and name not in announced:
             announced.add(name)
+            named = f"padding_mask={name!r}, where True stands for padding (False if the name ends "
+            named += "with attention_mask), or "
+            if whole is not mask or mask.is_floating_point():  # which cannot be named
+                named = ""
             warnings.warn(
-                f"the filter after {layer!r} does not read {name}. If it is a padding mask, pass "
-                f"insert_filters(padding_mask={name!r}), where True stands for padding (False if "
-                "the name ends with attention_mask), or call the model inside `with "
-                "handle.padding(mask)`; else pass padding_mask=None",
+                f"the filter after {layer!r} does not read {name}. If it is a padding mask, give "
+                f"insert_filters {named}padding_mask=FUNCTION, which computes a boolean (batch, "
+                "tokens), True at padding, or state such a mask with `with handle.padding(mask)`; "
+                "else pass padding_mask=None",
                 stacklevel=2,
             )
 
@@ -223,7 +239,13 @@ def _known_padding(unread: tuple[str, Any] | None, own: Call, layer: str) -> Ten
     passes = _PASSES.get(own.watch)
     if passes is not None and own.tokens is not None and own.tokens in passes:
         version, found = passes[own.tokens]
-        if version == own.tokens._version and found is not _SEVERAL:
+        if found is _SEVERAL:
+            raise ValueError(
+                f"layer {layer!r} is recomputed in the backward pass, and its tokens were filtered "
+                "with several paddings. Checkpoint a module that takes the mask, or give the layer "
+                "a copy of the tokens in each pass"
+            )
+        if version == own.tokens._version:
             known: Tensor | None = found
             return known
     raise ValueError(
@@ -271,6 +293,8 @@ def _remember_pass(own: Call, padding: Tensor | None) -> None:
     """Keeps the padding of a layer that takes no mask, for a recomputation."""
     tokens = own.tokens
     if own.padding is not None or tokens is None or not torch.is_grad_enabled():
+        return
+    if not (is_eager() and has_values(tokens)):  # such a call is not checkpointed
         return
     passes: Any = _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())
     version = None if tokens.is_inference() else tokens._version
