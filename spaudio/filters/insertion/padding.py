@@ -145,7 +145,7 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
     given = (c.lengths for c in calls if c.lengths is not None and not c.several)
     for name, value in given:
         if isinstance(value, list | tuple):  # of a compiled call, it is a constant
-            if len(value) == batch and len(set(value)) > 1:
+            if len(value) == batch and any(bool(one != value[0]) for one in value):
                 raise ValueError(_of_lengths(name, layer))
             continue
         lengths = _as_lengths(value, batch)
