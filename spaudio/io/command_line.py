@@ -33,7 +33,7 @@ def set_up_terminal() -> None:
 def _plain(
     message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    if category in (UserWarning, RuntimeWarning) and Path(filename).is_relative_to(_PACKAGE):
+    if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
         return f"{printable_lines(message)}\n"
     return _format(message, category, filename, lineno, line)
 

@@ -191,7 +191,7 @@ def test_without_the_library_one_warning_and_the_same_result(
     monkeypatch.setattr(cpu, "library_path", lambda: None)
     cpu.library.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match=r"slower path.*g\+\+"):
+        with pytest.warns(UserWarning, match=r"slower path.*g\+\+"):
             result = call(*inputs)
         torch.testing.assert_close(result, expected)
         with warnings.catch_warnings():

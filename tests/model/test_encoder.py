@@ -7,7 +7,7 @@ from torch import nn
 from spaudio.errors import ConfigError
 from spaudio.filters import make_filter
 from spaudio.filters.dropout import Dropout
-from spaudio.filters.transformer import KeyValueCache, SelfAttention, rotary
+from spaudio.filters.transformer import KeyValueCache, SelfAttention, attention, rotary
 from spaudio.model.encoder import Encoder, EncoderConfig, _skip
 
 
@@ -232,3 +232,17 @@ def test_padding_at_the_end_of_a_causal_model_needs_no_mask() -> None:
     assert attend.shape == (2, 1, 6, 6)
     padding[1] = torch.tensor([False, True, False, False, False, False])  # in the middle
     assert model._attend(x, padding) is not None
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_half_precision_is_that_of_torch(scale: float | None, causal: bool) -> None:
+    """On CPUs, it is computed without torch's fused kernel."""
+    q, k, v = 2 * torch.randn(3, 2, 2, 9, 8)
+    attend = None if causal else torch.rand(2, 2, 9, 9) < 0.7
+    expected = nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=attend, is_causal=causal, scale=scale
+    )
+    half = [part.bfloat16() for part in (q, k, v)]
+    found = attention(*half, attend, causal=causal, scale=scale)
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.05)

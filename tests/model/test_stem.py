@@ -55,6 +55,18 @@ def test_running_statistics_are_those_of_torch() -> None:
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+def test_the_evaluation_normalises_by_running_statistics_and_activates() -> None:
+    ours, theirs = MaskedBatchNorm(5), nn.BatchNorm1d(5)
+    for value in (*ours.parameters(), *ours.buffers()):
+        if value.is_floating_point():
+            nn.init.uniform_(value, 0.5, 2)
+    theirs.load_state_dict(ours.state_dict())
+    x = 3 * torch.randn(3, 7, 4, 5) + 1
+    for training in (False, True):
+        expected = nn.functional.gelu(theirs.train(training)(x.reshape(-1, 5))).reshape(x.shape)
+        torch.testing.assert_close(ours.train(training)(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_single_value_has_no_variance_and_takes_that_of_earlier_batches() -> None:
     stem = ConvStem(8, 8, (4, 4, 4)).train()
     stem(torch.randn(4, 3, 64))

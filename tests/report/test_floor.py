@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,19 @@ def test_the_floor_is_scored_on_the_test_split_and_kept(
     kept.write_bytes(kept.read_bytes().replace(b'"svm": 1.0', b'"svm": 2.0'))
     with pytest.warns(UserWarning, match="is damaged"):
         assert measure_floor(clips, classes, tmp_path, features)["svm"] == 1.0
+
+
+def test_the_floor_knows_nothing_of_the_test_labels(tmp_path: Path) -> None:
+    swapped = {"low": "high", "high": "low", "low,high": "high"}
+    clips = [
+        replace(clip, label=swapped[clip.label]) if clip.split == "test" else clip
+        for clip in make_clips(tmp_path, 46, 12)
+    ]
+    clips = [clip for clip in clips if clip.split == "train" or clip.label == "high"]
+    assert Counter(clip.label for clip in clips if clip.split == "train")["low"] == 12
+    features, classes = FloorFeatures(tmp_path, 8000), ("high", "low", "low,high")
+    found = measure_floor(clips, classes, tmp_path, features)
+    assert (found["svm"], found["majority"]) == (0, 0)  # most of the training clips are low
 
 
 def test_kept_scores_belong_to_labels_splits_samples_and_kind(

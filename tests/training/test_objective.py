@@ -142,6 +142,8 @@ def test_mixed_targets_are_smoothed() -> None:
     loss = Classification(0.1, mixing).loss(MeanModel(), one, np.random.default_rng(1))
     mixed = mixing(one, np.random.default_rng(1))
     assert mixed is not None
+    # A mix lasts as long as the longer clip.
+    assert torch.equal(mixed.padding_mask, one.padding_mask & one.padding_mask[mixed.other])
     scores = MeanModel()(mixed.tokens, mixed.padding_mask).log_softmax(dim=1)
     smooth = F.one_hot(one.labels, 3) * 0.9 + 0.1 / 3
     share = mixed.share[:, None]

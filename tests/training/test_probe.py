@@ -85,6 +85,18 @@ def test_refitting_takes_the_chosen_penalty_to_all_clips(monkeypatch: pytest.Mon
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
+def test_refitting_weights_the_classes() -> None:
+    train, valid = batch(1), batch(1, seed=1)
+    found = []
+    for weights in (None, torch.ones(3), torch.tensor([20.0, 1, 1])):
+        head = Head(1, 4, 3, "mean_std")
+        probe.solve_head(head, train, valid, Classification(), Accelerator(cpu=True))
+        probe.refit_head(head, train, 1.0, weights)
+        found.append(head(train.tokens).softmax(dim=1).mean(dim=0))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[2][0] > found[0][0] + 0.05
+
+
 def test_the_weights_find_the_state_that_tells() -> None:
     head = Head(4, 4, 3, "mean_std", "sum")
     train, valid = batch(4, 200), batch(4, 200, seed=1)

@@ -241,7 +241,7 @@ def library() -> Library | None:
             f"spaudio's native filterbank is not available ({error}); a slower path in torch is "
             "used. To build it, install g++ 10 or newer, or clang++, and reinstall spaudio (in a "
             "clone: make kernel)",
-            RuntimeWarning,
+            UserWarning,
             stacklevel=2,
         )
         return None

@@ -36,7 +36,7 @@ def kernels() -> Any:
         warnings.warn(
             f"Triton does not import ({error}); the filterbank uses a slower path in torch on "
             "the GPU. To use Triton, install the version that your torch requires.",
-            RuntimeWarning,
+            UserWarning,
             stacklevel=2,
         )
         return None
