@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spaudio.audio.manifest import Clip
 from spaudio.audio.scan import Finding
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, counted
 from spaudio.io.atomic import write_atomic
 
 _SHOWN = 3  # groups in a message; duplicates.txt and prepared.json list all
@@ -67,7 +67,7 @@ def check_duplicates(
         alike.setdefault(" and ".join(differing), []).append(group)
     harmless = alike.pop("", [])
     wrong = [
-        f"the same audio {where} ({_number(len(found))}): {_some_groups(found)}"
+        f"the same audio {where} ({counted(len(found), 'recording')}): {_some_groups(found)}"
         for where, found in sorted(alike.items(), reverse=True)  # labels first
     ]
     pairs = [[by_path[path] for path in pair] for pair in overlaps]
@@ -93,9 +93,8 @@ def check_duplicates(
             "keep all as they are with duplicates=allow"
         )
     if harmless:
-        wrong.append(
-            f"the same audio more than once ({_number(len(harmless))}): {_some_groups(harmless)}"
-        )
+        count = counted(len(harmless), "recording")
+        wrong.append(f"the same audio more than once ({count}): {_some_groups(harmless)}")
     return wrong
 
 
@@ -108,7 +107,3 @@ def _some_groups(groups: Sequence[Sequence[Clip]], joint: str = " = ") -> str:
         rest = [clip for clip in group if clip not in first]
         shown.append(joint.join(clip.path for clip in [*first, *rest][:_SHOWN]))
     return ", ".join(shown) + (f" and {len(groups) - _SHOWN} more" if groups[_SHOWN:] else "")
-
-
-def _number(groups: int) -> str:
-    return "1 recording" if groups == 1 else f"{groups} recordings"

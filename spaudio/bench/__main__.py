@@ -63,11 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _measure(chosen: argparse.Namespace) -> None:
     """Runs the benchmark that was chosen, prints its table and writes its files."""
-    if chosen.output is not None:
-        for path in _written(chosen, chosen.output):
-            check_output(path, "--output", force=chosen.force)
-    output = chosen.output or Path(f"runs/bench_{chosen.command}.json")
-    if chosen.output is None:
+    output, option, force = chosen.output, "--output", chosen.force
+    if output is None:
+        option, force = "the default --output", True
+        output = Path(f"runs/bench_{chosen.command}.json")
         try:
             output.parent.mkdir(exist_ok=True)
         except OSError as error:
@@ -75,11 +74,11 @@ def _measure(chosen: argparse.Namespace) -> None:
                 f"the folder {output.parent.resolve()} cannot be made ({error.strerror}); name the "
                 "report with --output"
             ) from error
-        for path in _written(chosen, output):
-            check_output(path, "the default --output", force=True)
+    table, *charts = files = _written(chosen, output)
+    for path in files:
+        check_output(path, option, force=force)
     report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
     print(describe(report, columns))
-    table, *charts = _written(chosen, output)
     write_atomic(table, (json.dumps(report, indent=2) + "\n").encode())
     for chart in charts:
         growth.plot(report, chart)

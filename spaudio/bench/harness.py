@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spaudio.errors import counted
 from spaudio.filters.fused import cpu
 from spaudio.report.provenance import processor_name
 from spaudio.report.tables import markdown_table
@@ -105,7 +106,7 @@ def describe(report: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     facts = report["machine"]
     if "threads" in facts:
         threads, lanes = facts["threads"], facts["vector_lanes"]
-        how = f"{threads} thread{'' if threads == 1 else 's'}, "
+        how = f"{counted(threads, 'thread')}, "
         how += f"vectors of {lanes} floats" if lanes else "without the native kernel"
     else:
         how = f"float32 products {facts['float32_matmul_precision']}"

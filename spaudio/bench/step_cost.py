@@ -68,10 +68,10 @@ def measure(
     """
     if given := [one for one in overrides if one.partition("=")[0] == "filter"]:
         raise ConfigError(f"{given[0]}: name the filters to compare with --filter, once for each")
+    common = on_cpu(overrides)
     # A filter's own settings come last: of two values of a setting, the last one counts.
     composed = {
-        name: compose(recipe, [*on_cpu(overrides), *split_options(f"filter={name}")])
-        for name in filters
+        name: compose(recipe, [*common, *split_options(f"filter={name}")]) for name in filters
     }
     first = composed[filters[0]]
     # All are timed on the first one's batches, which also depend on a pretrained encoder.

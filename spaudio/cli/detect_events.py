@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from spaudio.cli.model_commands import (
     check_seconds,
-    open_model,
-    open_together,
+    combine,
+    open_models,
     tell_bad,
     tell_no_rest,
     write,
@@ -51,7 +51,8 @@ def _detect(chosen: argparse.Namespace) -> None:
     from spaudio.inference.detect import detect
     from spaudio.inference.events import as_audacity, as_csv, as_raven
 
-    predictor = open_model(chosen, chosen.window)
+    models = open_models(chosen, chosen.window)
+    predictor = models[0]
     annotations = None
     if chosen.table is not None:
         annotations = read_annotations(
@@ -61,7 +62,7 @@ def _detect(chosen: argparse.Namespace) -> None:
             predictor.inputs.classes,
             multi_label=predictor.inputs.multi_label,
         )
-    finder = open_together(predictor, chosen) if chosen.others else predictor
+    finder = combine(models) if chosen.others else predictor
     tell_no_rest(predictor.inputs, "raise --threshold")
     recordings, bad = detect(
         finder,

@@ -16,34 +16,22 @@ if TYPE_CHECKING:
     from spaudio.inference.ensemble import Ensemble
 
 
-def open_model(chosen: argparse.Namespace, window: float | None = None) -> "AudioModel":
-    """Opens the run or saved model that a command names."""
+def open_models(chosen: argparse.Namespace, window: float | None = None) -> list["AudioModel"]:
+    """Opens the run or saved model that a command names, and those of ``--with``."""
     from spaudio.inference.audio_model import load
-
-    return load(chosen.run, window=window, base=_bases(chosen)[0])
-
-
-def _bases(chosen: argparse.Namespace) -> list[str | None]:
-    """Returns the encoder that ``--base`` names for the model of a command, and for others."""
     from spaudio.inference.predict import bases_for
     from spaudio.inference.saved import fetch
 
-    sources = [chosen.run, *(getattr(chosen, "others", None) or ())]
-    if chosen.base is None:
-        return [None] * len(sources)
-    return bases_for(list(map(fetch, sources)), chosen.base)
+    runs = [fetch(source) for source in (chosen.run, *getattr(chosen, "others", ()))]
+    bases = bases_for(runs, chosen.base)
+    return [load(run, window=window, base=base) for run, base in zip(runs, bases, strict=True)]
 
 
-def open_together(first: "AudioModel", chosen: argparse.Namespace) -> "Ensemble":
-    """Opens the models of ``--with`` too, and prints the weights of all."""
-    from spaudio.inference.audio_model import load
+def combine(models: Sequence["AudioModel"]) -> "Ensemble":
+    """Lets models decide together, and prints their weights."""
     from spaudio.inference.ensemble import Ensemble
 
-    others = [
-        load(other, window=chosen.window, base=base)
-        for other, base in zip(chosen.others, _bases(chosen)[1:], strict=True)
-    ]
-    both = Ensemble([first, *others])
+    both = Ensemble(models)
     shown = ", ".join(f"{weight:.2f}" for weight in both.weights)
     sys.stderr.write(f"together with weights {shown}; {both.source}\n")
     return both

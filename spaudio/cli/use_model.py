@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spaudio.cli.model_commands import (
     check_seconds,
-    open_model,
-    open_together,
+    combine,
+    open_models,
     tell_bad,
     tell_no_rest,
     write,
@@ -34,11 +34,12 @@ def _predict(chosen: argparse.Namespace) -> None:
     from spaudio.inference.predict_files import predict_files
     from spaudio.inference.predictions import render
 
-    predictor = open_model(chosen, chosen.window)
+    models = open_models(chosen, chosen.window)
+    predictor = models[0]
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     files, bad_folders = find_files(chosen.paths)
     if chosen.others:
-        both = open_together(predictor, chosen)
+        both = combine(models)
         answers, bad = predict_by_each(both.models, files, chosen.align)
         predictions = decide_together(both.models, both.weights, answers)
     else:
@@ -96,7 +97,7 @@ def _explain(chosen: argparse.Namespace) -> None:
     check_output(output, option, inputs=[chosen.run, chosen.file], force=chosen.force)
     from spaudio.inference.explain import explain_sound
 
-    predictor = open_model(chosen, chosen.window)
+    [predictor] = open_models(chosen, chosen.window)
     found = explain_sound(predictor, predictor.read(chosen.file), chosen.label)
     end = found.start + len(found.waveform) / found.sample_rate
     lines = [f"{found.label} {found.confidence:.4f}, from {found.start:.2f} to {end:.2f} s"]
@@ -120,7 +121,7 @@ def _listen(chosen: argparse.Namespace) -> None:
     from spaudio.inference.listen import listen, open_microphone, play_file
     from spaudio.inference.live import Heard, open_stream
 
-    predictor = open_model(chosen)
+    [predictor] = open_models(chosen)
     _check_unsure(chosen.unsure, predictor.inputs.classes)
     tell_no_rest(predictor.inputs, "give a high --unsure")
 

@@ -153,7 +153,7 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     clips = [clip for clip in found if not split_given or clip.split == "test"]
     here = folder.resolve()
     paths = [here / clip.path for clip in clips]
-    paths += [path.resolve() for path in paths if path != path.resolve()]  # what links name
+    paths = list(dict.fromkeys([*paths, *map(Path.resolve, paths)]))  # with what links name
     for model in models:
         settings = read_run_settings(model.run)
         source = getattr(settings, "source", None)

@@ -16,13 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
-from spaudio.filters.insertion.calls import (
-    Call,
-    Watch,
-    calls_around,
-    in_progress,
-    past_tokens,
-)
+from spaudio.filters.insertion.calls import Call, Watch, calls_around, in_progress, past_tokens
 from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed

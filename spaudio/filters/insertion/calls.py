@@ -205,9 +205,9 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        others = ("position_ids", *CU_SEQLENS, *LENGTHS, *self.attention_masks)
-        named = self.takes_padding or self.takes_cache or any(n in self.names for n in others)
-        return named or self.open or bool(self.others)
+        named = any(n in self.names for n in ("position_ids", *self.attention_masks))
+        found = self.boundaries or self.lengths or self.others
+        return named or self.takes_padding or self.takes_cache or self.open or bool(found)
 
     def is_padding(self, name: str, value: Any, batch: int, tokens: int) -> bool:
         """Whether a mask of two axes is (batch, tokens), even if it may be (tokens, tokens).

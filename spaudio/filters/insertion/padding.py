@@ -23,10 +23,10 @@ from spaudio.filters.tracing import (
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
 MASKED_BELOW = -9_900.0
+_SEVERAL = object()  # paddings of the same tokens
 # Padding (or None) found by the arguments of the calls around a layer, for when activation
 # checkpointing reruns it, with the version of the tokens. Keyed by the layer's watch, then by the
 # tokens of the call.
-_SEVERAL = object()  # paddings of the same tokens
 _PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
 # Padding (or None) found for a layer's mask, for when activation checkpointing reruns the layer.
 # Keyed by the mask, then by the tokens of the call, since passes with different padding
@@ -122,7 +122,7 @@ def find_padding(
         _refuse_lengths(calls, batch, layer)
         _warn_of_other_masks(calls, batch, tokens, layer)
         if not in_backward():
-            _remember(None, calls[0], None)
+            _remember_pass(calls[0], None)
         return None
     remedy = _REMEDY
     fits = isinstance(unread[1], Tensor) and unread[1].shape == (tokens, batch)
@@ -275,12 +275,10 @@ def _same(one: Any, other: Any) -> bool:
 
 def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None) -> None:
     """Keeps the padding of a layer whose own mask does not determine it, for a recomputation."""
-    if torch.compiler.is_compiling():
-        return
     if unread is None:
         _remember_pass(own, padding)
         return
-    if not isinstance(unread[1], Tensor):
+    if not isinstance(unread[1], Tensor) or torch.compiler.is_compiling():
         return
     if unread[1] not in _PADDING:
         _PADDING[unread[1]] = WeakTensorKeyDictionary()
@@ -292,9 +290,10 @@ def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None)
 def _remember_pass(own: Call, padding: Tensor | None) -> None:
     """Keeps the padding of a layer that takes no mask, for a recomputation."""
     tokens = own.tokens
-    if own.padding is not None or tokens is None or not torch.is_grad_enabled():
+    # Only an eager call with gradients is checkpointed.
+    if not (is_eager() and torch.is_grad_enabled()) or own.padding is not None:
         return
-    if not (is_eager() and has_values(tokens)):  # such a call is not checkpointed
+    if tokens is None or not has_values(tokens):
         return
     passes: Any = _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())
     version = None if tokens.is_inference() else tokens._version
