@@ -117,6 +117,21 @@ def test_a_replaced_recording_is_cut_anew(tmp_path: Path) -> None:
     assert not np.array_equal(*found)
 
 
+def test_intervals_of_a_long_recording_are_cut_where_they_are(tmp_path: Path) -> None:
+    """Recordings are read in blocks; intervals begin, end and lie across the limits of blocks."""
+    wave = np.linspace(-0.9, 0.9, 40 * RATE)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", wave, RATE, subtype="FLOAT")
+    spans = [(1.0, 2.0), (8.0, 8.5), (12.0, 20.25), (16.384, 24.576), (30.0, 40.0)]
+    intervals = [Interval("a.wav", *span, "") for span in spans]
+    root, bad = cut_intervals(folder, intervals, tmp_path / "work")
+    assert not bad
+    for one, (start, end) in zip(intervals, spans, strict=True):
+        expected = wave[round(start * RATE) : round(end * RATE)]
+        np.testing.assert_allclose(soundfile.read(root / one.path)[0], expected, atol=1e-4)
+
+
 def test_an_interval_that_was_chosen_by_the_header_may_end_too_late(tmp_path: Path) -> None:
     ramp(tmp_path / "in" / "a.wav", 1.0)
     late = [Interval("a.wav", start, start + 0.5, "", spare=True) for start in (0.2, 0.8, 1.2)]

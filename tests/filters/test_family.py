@@ -105,6 +105,8 @@ def test_clip_alone_equals_clip_padded_in_a_batch(case: str) -> None:
         alone = filter(clip[~padding].unsqueeze(0))[0]
         torch.testing.assert_close(y[~padding], alone, rtol=1e-12, atol=1e-12)
         assert y[padding].isnan().all()
+    x = tokens(3, 13, torch.float64)
+    assert torch.equal(filter(x, mask)[mask], x[mask])
 
 
 @every_filter

@@ -52,6 +52,10 @@ def test_memory_outside_the_sequences_is_not_read(case: str, causal: bool) -> No
     torch.testing.assert_close(y[:, 2:16], filter(x, cu_seqlens=ends), rtol=1e-5, atol=1e-5)
     assert y[:, [0, 1, 16, 19]].isnan().all()
     assert torch.equal(y[:, 2:16], filter(view, cu_seqlens=ends + 2)[:, 2:16])
+    # Tokens before and after the sequences pass through.
+    x = torch.randn(1, 20, DIM)
+    y, outside = filter(x, cu_seqlens=ends + 2), [0, 1, 16, 17, 18, 19]
+    assert torch.equal(y[:, outside], x[:, outside])
 
 
 @pytest.mark.parametrize("case", PLAIN)

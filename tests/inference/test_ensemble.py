@@ -14,7 +14,7 @@ import spaudio
 from spaudio.cli import main
 from spaudio.errors import ConfigError
 from spaudio.experiment.inputs import Inputs
-from spaudio.inference.ensemble_weights import combine, fit_weights
+from spaudio.inference.ensemble_weights import choose_weights, combine, fit_weights
 from spaudio.report.probabilities import ClipProbabilities, write_probabilities
 from spaudio.training.alignment import Alignment
 from tests.fixtures.tiny_run import CLASSES, make_untrained_run
@@ -110,6 +110,18 @@ def test_weights_are_those_of_the_likeliest_labels() -> None:
                                                   CLASSES, useless.values)], multi_label=False,
     )  # fmt: skip
     assert weight == pytest.approx(0, abs=0.1)
+
+
+def test_weights_are_fitted_to_the_same_clips_and_classes_by_name() -> None:
+    labels = torch.arange(400) % 4
+    one, two = noisy(labels, 1.5, 1), noisy(labels, 3, 2)
+    expected = fit_weights([one, two], multi_label=False)
+    turned = replace(two, classes=two.classes[::-1], values=two.values.flip(1))
+    assert fit_weights([one, turned], multi_label=False) == pytest.approx(expected, abs=1e-3)
+    for other in (replace(two, clips=two.clips[::-1]), replace(two, labels=two.labels[::-1])):
+        weights, why = choose_weights([{"valid": one}, {"valid": other}], multi_label=False)
+        assert weights == [0.5, 0.5]
+        assert "validated on different clips or labels" in why
 
 
 def test_weights_come_from_the_validation_clips_of_the_runs(

@@ -61,9 +61,10 @@ def cells(table: str, row: str) -> list[str]:
 
 def test_the_test_split_has_the_scores_of_the_report(own_run: Path, evaluate: Evaluate) -> None:
     out, _ = evaluate(own_run, "--per-class")
-    test = json.loads((own_run / "report.json").read_text())["test"]
-    low, high = test["interval"]
-    accuracy, f1, interval, _, clips = cells(out, str(own_run))
+    report = json.loads((own_run / "report.json").read_text())
+    test, low, high = report["test"], *report["test"]["interval"]
+    accuracy, f1, interval, error, clips = cells(out, str(own_run))
+    assert error == f"{report['calibration']['after']['ece']:.3f}"
     assert (accuracy, clips) == (f"{test['accuracy']:.3f}", "12")
     assert f1 == f"{test['macro_f1']:.3f}"
     assert interval == f"{low:.3f}-{high:.3f}"

@@ -70,6 +70,9 @@ def test_other_front_ends_and_long_sounds(tmp_path: Path, monkeypatch: pytest.Mo
     assert (found.confidence, found.start) == pytest.approx((shares[best], best / 8000), abs=1e-5)
     assert found.seconds[0] == found.start
     assert found.seconds[-1] == pytest.approx(found.start + 0.2)
+    assert found.start > 0.2
+    for low, high, _ in found.intervals:
+        assert found.start - 1e-6 <= low < high <= found.start + 0.2 + 1e-6
     shifted = model.explain(wave + 0.3, 8000, label="owl")  # no click where a part is hidden
     np.testing.assert_allclose(shifted.drop, found.drop, atol=1e-3)
     # Without a label it is the class of the whole sound, not that of the surest window.

@@ -204,3 +204,9 @@ def test_the_floor_of_several_labels_is_a_mean_average_precision(tmp_path: Path)
     found = measure_floor(clips, ("high", "low"), tmp_path, features, multi_label=True)
     assert found["majority"] == pytest.approx(2 / 3)  # the share of clips that have the class
     assert found["svm"] > 0.99
+    swap = {"low": "high", "high": "low"}
+    wrong = [
+        replace(c, label=swap.get(c.label, c.label)) if c.split == "test" else c for c in clips
+    ]
+    found = measure_floor(wrong, ("high", "low"), tmp_path, features, multi_label=True)
+    assert found["svm"] < 0.8

@@ -111,6 +111,8 @@ def test_a_balanced_sampler_draws_each_class_equally_often() -> None:
 
 
 def test_balanced_accuracy_is_the_mean_recall_and_selects() -> None:
+    alone = Predictions(torch.eye(2)[[0] * 4], torch.tensor([0, 0, 0, 1]), 1.0)
+    assert alone.balanced_accuracy == 0.5  # a class with one clip counts as any other
     labels = torch.tensor([0] * 8 + [2] * 2)
     guess = Predictions(torch.eye(3)[[0] * 10], labels, 1.0)
     other = Predictions(torch.eye(3)[[0] * 4 + [1] * 4 + [2] * 2], labels, 1.0)

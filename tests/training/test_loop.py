@@ -228,8 +228,16 @@ def test_a_prolonged_run_is_measured_every_few_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "VALIDATIONS", 4)
+    rates, step = [], torch.optim.AdamW.step
+
+    def record(self: torch.optim.AdamW, *given: Any, **options: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *given, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
     result = train(tmp_path, 1, min_steps=9, batch_size=64)  # one step per epoch
     assert result.epochs == 9
+    assert rates == pytest.approx([schedule(i, 9, OptimConfig(lr=3e-3)) for i in range(9)])
     assert [record["epoch"] for record in read_log(tmp_path)] == [2, 4, 6, 8, 9]
 
 

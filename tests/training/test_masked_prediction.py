@@ -30,7 +30,7 @@ def make_model() -> MaskedPredictor:
     return MaskedPredictor(Classifier(48, 2, shape, {"name": "depthwise"}, stem=stem))
 
 
-@pytest.mark.parametrize(("share", "span"), [(0.5, 4), (0.9, 1), (0.3, 4), (0.75, 100)])
+@pytest.mark.parametrize(("share", "span"), [(0.5, 4), (0.9, 1), (0.95, 4), (0.3, 4), (0.75, 100)])
 def test_a_share_of_the_spans_is_masked(share: float, span: int) -> None:
     padding = batch().padding_mask
     found = torch.stack(
