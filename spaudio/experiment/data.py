@@ -13,7 +13,7 @@ from spaudio.audio.corrections import read_corrections
 from spaudio.audio.manifest import SPLITS, Clip, class_names, is_nothing
 from spaudio.audio.prepare import Prepared, prepare
 from spaudio.audio.split import hold_out_validation, joined, split_by_fold
-from spaudio.errors import ConfigError, DataError, some
+from spaudio.errors import ConfigError, DataError, counted, some
 from spaudio.experiment.build import build_adapted
 from spaudio.experiment.encoders import open_front_end
 from spaudio.experiment.recipes import prep_function
@@ -116,9 +116,9 @@ def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
         stores=[cache, floor],
     )
     cache.root = prepared.root
-    clips = _split(settings, prepared)
+    clips, moved = _split(settings, prepared)
     splits = _by_split(settings, prepared, clips)
-    warnings = (*prepared.warnings, *_untested(prepared, splits["test"]))
+    warnings = (*prepared.warnings, *moved, *_untested(prepared, splits["test"]))
     if settings.validation.train:
         splits["train"] = splits["train"] + splits["valid"]
     if front_end.normaliser is None:
@@ -224,13 +224,17 @@ def _untested(prepared: Prepared, test: Sequence[Clip]) -> list[str]:
     return [f"the test split has no clip of {some(untested)}"] if untested else []
 
 
-def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
-    """Chooses the official fold, and makes a validation split if there is none."""
+def _split(settings: AudioSettings, prepared: Prepared) -> tuple[list[Clip], list[str]]:
+    """Chooses the official fold, and makes a validation split if there is none.
+
+    Returns:
+        The clips with their splits, and a sentence on clips that could not validate, if any.
+    """
     clips = list(prepared.clips)
     if settings.fold is not None:
         clips = split_by_fold(clips, settings.fold)
     if any(clip.split == "valid" for clip in clips):
-        return clips
+        return clips, []
     if prepared.multi_label:
         raise DataError(f"{settings.recipe}: a multi-label set must have its own validation split")
     validation = settings.validation
@@ -241,15 +245,21 @@ def _split(settings: AudioSettings, prepared: Prepared) -> list[Clip]:
     held_out = hold_out_validation(units, validation.fraction, settings.seed, by)
     clips = [replace(clip, split=one.split) for clip, one in zip(clips, held_out, strict=True)]
     equal = (pair for group in prepared.duplicates for pair in pairwise(group))
-    kept = _with_duplicates(
-        clips, joined([*equal, *prepared.overlaps]), by_group=validation.by == "group"
-    )
+    by_group = validation.by == "group"
+    kept = _with_duplicates(clips, joined([*equal, *prepared.overlaps]), by_group=by_group)
     if all(clip.split != "valid" for clip in kept):
         raise DataError(
             f"all clips that {settings.recipe} could validate on are duplicates of training clips, "
             "or overlap with them; remove repeated files, or raise validation.fraction"
         )
-    return kept
+    before, after = (sum(clip.split == "valid" for clip in one) for one in (clips, kept))
+    if before == after:
+        return kept, []
+    what = "left out" if by_group else "trained on instead"
+    return kept, [
+        f"{counted(before - after, 'clip')} of the validation split {what}: the same audio, or "
+        "part of it, is in the training split"
+    ]
 
 
 def _with_duplicates(clips: list[Clip], joint: Mapping[str, str], *, by_group: bool) -> list[Clip]:

@@ -34,11 +34,11 @@ from spaudio.training.checkpoint import (
     PRETRAINING,
     find_checkpoint,
     has_checkpoint,
+    load_state,
     load_weights,
 )
 from spaudio.training.loader import make_loader
-from spaudio.training.log import read_log
-from spaudio.training.loop import TrainingLoop, TrainingRun
+from spaudio.training.loop import SoFar, TrainingLoop, TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
 
 HELD_OUT = 0.05  # share of the clips that is held out to measure the pretraining
@@ -158,18 +158,20 @@ class Pretraining:
 
     def facts(self, run: Path) -> dict[str, Any]:
         """Returns facts about the data and the duration of pretraining, for ``report.json``."""
-        records = read_log(run, PRETRAINING.log)
+        state = load_state(find_checkpoint(run / CHECKPOINTS, PRETRAINING.last))
+        so_far = SoFar(**state["so_far"])
         return {
             "source": self.where,
+            **({"sha256": self.data_hash} if self.data_hash else {}),
             "clips": len(self.clips),
             "hours": sum(clip.seconds for clip in self.clips) / 3600,
             "left_out": self.left_out,
             "skipped": self.skipped,
             "mask_ratio": self.settings.pretrain.mask_ratio,
             "mask_tokens": self._objective.mask_length,
-            "steps": records[-1]["step"],
-            "seconds": records[-1]["seconds"],
-            "loss": min(record["valid_loss"] for record in records),
+            "steps": so_far.steps,
+            "seconds": so_far.seconds,
+            "loss": -so_far.best_rank[0],
             "held_out": len(self._valid.dataset.clips),  # type: ignore[attr-defined]
         }
 

@@ -34,7 +34,7 @@ from spaudio.io.progress import progress_bar
 from spaudio.model.classifier import count_parameters
 from spaudio.model.language import LanguageModel
 from spaudio.model.pretrained.adapted import AnyClassifier
-from spaudio.report.provenance import provenance
+from spaudio.report.provenance import join_commits, provenance
 from spaudio.report.run_files import CONFIG, REPORT
 from spaudio.training.checkpoint import (
     CHECKPOINTS,
@@ -54,6 +54,8 @@ DATA_HASH = "data_sha256"
 PRECISION = "precision"  # which trainer.precision=auto has chosen
 THREADS = "threads"
 PROCESSES = "processes"
+COMMIT = "git_commit"
+TORCH = "torch"
 
 
 def train_and_report(settings: Settings, script: Path, run: Path | None = None) -> Path:
@@ -87,8 +89,16 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
     model = task.build_model()
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)
+    made_by = provenance()
+    version = made_by["versions"]["torch"]
     if begun and run is not None:
-        _check_resumed(run, begun[-1], settings, task, accelerator)
+        before = _check_resumed(run, begun[-1], settings, task, accelerator)
+        if first and before.get(TORCH, version) != version:
+            warn(
+                f"{run} was trained with torch {before[TORCH]} so far and continues with "
+                f"{version}; its results may differ from those of an uninterrupted run"
+            )
+        made_by[COMMIT] = join_commits([before.get(COMMIT), made_by[COMMIT]])
     run = run or share_run_folder(settings, accelerator)
     if first:
         say(f"run: {run}")
@@ -102,7 +112,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         if accelerator.is_main_process:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start
-        config = _kept_settings(settings, task.data_hash, accelerator)
+        config = _kept_settings(settings, task.data_hash, accelerator, made_by)
         result = task.fit(model, TrainingRun(run, config, accelerator, resume=TRAINING in begun))
         # In float32 from here on, as in prediction, whatever the precision of training was.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -123,7 +133,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         }
         if accelerator.is_main_process:
             facts = _facts(settings, model, result, task.token_seconds)
-            facts |= {"precision": accelerator.mixed_precision, "seconds": seconds}
+            facts |= {"precision": accelerator.mixed_precision, "seconds": seconds, **made_by}
             facts |= task.facts(model, measured)
             summary = task.write(run, untrained, model.eval(), facts, measured)
             say(summary)
@@ -152,7 +162,7 @@ def _begun(run: Path) -> list[Stage]:
 
 def _check_resumed(
     run: Path, stage: Stage, settings: Settings, task: Task, accelerator: Accelerator
-) -> None:
+) -> dict[str, Any]:
     """Checks that a run can go on from its last checkpoint, and warns of what differs.
 
     Args:
@@ -162,23 +172,31 @@ def _check_resumed(
         task: Its task.
         accelerator: The accelerator of this process.
 
+    Returns:
+        What the checkpoint holds besides weights and state: see ``_kept_settings``.
+
     Raises:
         CheckpointError: If the data, or a setting that changes results, were changed.
     """
     task.check_resumed(run)
-    kept = read_yaml(find_checkpoint(run / CHECKPOINTS, stage.last) / "config.yaml")
+    kept: dict[str, Any] = read_yaml(find_checkpoint(run / CHECKPOINTS, stage.last) / "config.yaml")
     _check_unchanged(run, settings, task.data_hash, kept)
     if is_first_process():
         _warn_of_changes(run, settings, accelerator, kept)
+    return kept
 
 
-def _kept_settings(settings: Settings, data_hash: str | None, accelerator: Accelerator) -> str:
+def _kept_settings(
+    settings: Settings, data_hash: str | None, accelerator: Accelerator, made_by: Mapping[str, Any]
+) -> str:
     """Returns the settings, and what else decides results, as YAML for the checkpoints."""
     facts = {
         DATA_HASH: data_hash,
         PRECISION: accelerator.mixed_precision,
         THREADS: torch.get_num_threads(),
         PROCESSES: processes(),
+        COMMIT: made_by[COMMIT],
+        TORCH: made_by["versions"]["torch"],
     }
     text: str = yaml.safe_dump(settings.as_dict() | facts, sort_keys=False)
     return text
@@ -204,7 +222,7 @@ def _check_unchanged(
         raise CheckpointError(
             f"the checkpoints of {run} were trained on {what}; restore the data, or start a new run"
         )
-    facts = (DATA_HASH, PRECISION, THREADS, PROCESSES)
+    facts = (DATA_HASH, PRECISION, THREADS, PROCESSES, COMMIT, TORCH)
     before = read_settings({key: value for key, value in kept.items() if key not in facts})
     for name, (value, now) in differences(before, settings).items():
         if name not in NEUTRAL_SETTINGS:
@@ -217,7 +235,7 @@ def _check_unchanged(
 def _warn_of_changes(
     run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any]
 ) -> None:
-    """Warns if a resumed run continues with another number of threads or another precision."""
+    """Warns if a resumed run continues with other threads, processes or precision."""
     before, now = kept[THREADS], torch.get_num_threads()
     if accelerator.device.type == "cpu" and before != now:
         warn(
@@ -272,5 +290,4 @@ def _facts(
         "tokens_per_second": result.tokens_per_second,
         "step_seconds": result.step_seconds,
         "data_wait": result.data_wait,
-        **provenance(),
     }

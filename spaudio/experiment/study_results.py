@@ -2,7 +2,9 @@
 
 import math
 import shlex
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,14 +15,24 @@ from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS
 from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
+from spaudio.model.pretrained.encoder_source import is_missing
 from spaudio.report.comparison import check_same_data
-from spaudio.report.records import DESCRIBING, LAUNCHING, OF_BASE, Record, read_records
+from spaudio.report.records import (
+    DESCRIBING,
+    LAUNCHING,
+    OF_BASE,
+    OF_PRETRAINING,
+    Record,
+    read_records,
+)
 from spaudio.report.report_files import valid_held_out
 from spaudio.report.run_files import REPORT
 from spaudio.report.study_records import Result
 
 # Settings that are local paths, or that do not change results.
 _NOT_SHOWN = INPUT_SETTINGS | LAUNCHING | DESCRIBING | {"data"}
+# Settings that choose an encoder or the audio to pretrain on, besides naming a folder.
+_MODELS_AND_AUDIO = ("model.source", "pretrain.source")
 
 
 def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:
@@ -64,7 +76,9 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
                     f"{run.setting} has {group}={planned}; rename the configuration"
                 )
         for name, (there, wanted) in differences(settings, run.settings).items():
-            if name in NEUTRAL_SETTINGS:
+            # Local folders may have moved; their contents are compared when the runs are read.
+            moved = name not in _MODELS_AND_AUDIO or _are_folders(there, wanted)
+            if name in NEUTRAL_SETTINGS and moved:
                 continue
             if name in run.settings.given:
                 raise ConfigError(
@@ -85,8 +99,13 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     return others
 
 
+def _are_folders(*sources: str | None) -> bool:
+    """Whether all sources are local folders, which may be missing, rather than ids or none."""
+    return all(one is not None and (is_missing(one) or Path(one).is_dir()) for one in sources)
+
+
 def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
-    """Reads the results of finished runs.
+    """Reads the results of finished runs, and warns if some were trained on more clips.
 
     Args:
         runs: Runs of a study of classifiers.
@@ -98,6 +117,8 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
     """
     found = []
     firsts: dict[tuple[str | None, ...], Record] = {}
+    # For each dataset, a setting whose runs were trained on the validation clips, and another.
+    trained: defaultdict[str, dict[bool, str]] = defaultdict(dict)
     for run in runs:
         (record,) = read_records([run.folder])
         check_same_data(firsts.setdefault((run.title,), record), record)
@@ -106,6 +127,10 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
         # A study may compare encoders; those of one name must have the same weights.
         encoder = str(getattr(run.settings.model, "source", None))
         check_same_data(firsts.setdefault(("encoder", encoder), record), record, [OF_BASE])
+        audio = str(record.settings.get("pretrain.source"))
+        same = firsts.setdefault(("pretraining", audio), record)
+        check_same_data(same, record, [OF_PRETRAINING])
+        trained[run.title].setdefault(bool(record.settings.get("validation.train")), run.setting)
         if not record.log:
             raise DataError(f"{run.folder} has no log.jsonl; train it again")
         try:
@@ -115,6 +140,12 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
                 f"{run.folder / REPORT} is damaged ({type(error).__name__}: {error}); train it "
                 "again"
             ) from error
+    for title, settings in trained.items():
+        if len(settings) > 1:
+            warn(
+                f"{title}: {settings[True]} was trained on the validation clips as well, "
+                f"{settings[False]} was not; give both the same validation.train"
+            )
     return found
 
 

@@ -369,12 +369,14 @@ def _adapting(group: Group) -> dict[str, str]:
     """Returns the cost of adapting a pretrained encoder; dashes if a run of the group did not."""
     if not all("trained_params" in record.facts for record in group.records):
         return dict.fromkeys(("trained", "s to best", "MiB at most"), "-")
-    seconds = _mean(group, "best_seconds")
+    # Not of a run whose log was lost.
+    known = all(record.facts.get("best_seconds") is not None for record in group.records)
+    seconds = f"{_mean(group, 'best_seconds'):.0f}" if known else "-"
     memory = max(record.facts["peak_memory_bytes"] for record in group.records) / 2**20
     trained = group.records[0].facts["trained_params"]
     return {
         "trained": f"{trained:,}",
-        "s to best": f"{seconds:.0f}",
+        "s to best": seconds,
         "MiB at most": f"{memory:,.0f}",
     }
 

@@ -19,6 +19,7 @@ from spaudio.io.plain import read_json
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.figures.results_plot import plot_confusion, plot_folds
 from spaudio.report.floor import TRIVIAL, floor_name
+from spaudio.report.provenance import join_commits
 from spaudio.report.records import OF_SETTING
 from spaudio.report.report_files import (
     ALIGNED,
@@ -66,12 +67,18 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     for name, run in folds.items():
         reports[name], predicted = _read(name, run)
         lines += [{"fold": for_csv(name), **line} for line in predicted]
-    bases = {name: one["base"]["sha256"] for name, one in reports.items() if "base" in one}
-    if other := [name for name in bases if bases[name] != next(iter(bases.values()))]:
-        raise DataError(
-            f"the pretrained encoder has changed between the folds {next(iter(bases))} and "
-            f"{other[0]}, so their results cannot be joined; start a new run"
-        )
+    for part, what in (
+        ("base", "the pretrained encoder has"), ("pretrain", "the data of pretrain.source have"),
+    ):  # fmt: skip
+        # Not in the reports of older runs, nor of runs that were pretrained on their own clips.
+        hashes = {
+            n: one[part]["sha256"] for n, one in reports.items() if "sha256" in one.get(part, ())
+        }
+        if other := [name for name in hashes if hashes[name] != next(iter(hashes.values()))]:
+            raise DataError(
+                f"{what} changed between the folds {next(iter(hashes))} and {other[0]}, so their "
+                "results cannot be joined; start a new run"
+            )
     rows = [_row(name, report) for name, report in reports.items()]
     first = next(iter(reports.values()))
     classes = list(first["test"]["per_class"])
@@ -88,14 +95,13 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
         # A single fold has no deviation, and JSON no NaN.
         std[key] = None if math.isnan(deviation) else deviation
     steps = [took for one in reports.values() if (took := one["step_seconds"]) is not None]
-    commits = [one["git_commit"] for one in reports.values()]
     parts = [one["floor"]["trained_on"] for one in reports.values() if "trained_on" in one["floor"]]
     report = {
         **{key: first[key] for key in SHARED},
         # Not in the reports of older runs.
         **{key: first[key] for key in (*OF_SETTING, "precision") if key in first},
         # Folds may be continued after an update.
-        "git_commit": ", ".join(dict.fromkeys(filter(None, commits))) or None,
+        "git_commit": join_commits(one["git_commit"] for one in reports.values()),
         "test": {
             "accuracy": mean["accuracy"],
             "std": std["accuracy"],
@@ -122,8 +128,16 @@ def join_folds(folds: Mapping[str, Path]) -> Folds:
     }
     if "adapt" in first:
         report |= {key: first[key] for key in ("adapt", "base", "trained_params")}
-        report["best_seconds"] = statistics.fmean(one["best_seconds"] for one in reports.values())
+        best = [one["best_seconds"] for one in reports.values()]
+        report["best_seconds"] = None if None in best else statistics.fmean(best)
         report["peak_memory_bytes"] = max(one["peak_memory_bytes"] for one in reports.values())
+    if "pretrain" in first:
+        shared = ("source", "sha256", "mask_ratio", "mask_tokens")
+        report["pretrain"] = {
+            key: first["pretrain"][key] for key in shared if key in first["pretrain"]
+        }
+        took = [one["pretrain"]["seconds"] for one in reports.values()]
+        report["pretrain"] |= {"runs": len(took), "seconds": sum(took)}
     aligned = [one["aligned"]["accuracy"] for one in reports.values() if "aligned" in one]
     if len(aligned) == len(reports):
         report["aligned"] = {"accuracy": statistics.fmean(aligned)}
@@ -243,10 +257,24 @@ def _markdown(folder: Path, folds: Folds) -> list[str]:
         "",
         f"- accuracy over all {len(folds.predictions)} test clips together: "
         f"{report['test']['pooled_accuracy']:.4f}",
+        *(f"- {for_markdown(line)}" for line in _notes(folds)),
         *([f"- {ALIGNED}"] if "aligned" in report else []),
         *cost_lines(report),
         "",
         "Seconds are summed over folds, and the confusion matrix is pooled over all folds:",
+    ]
+
+
+def _notes(folds: Folds) -> list[str]:
+    """Returns what the folds' reports say about balance and data, with the folds concerned."""
+    concerned: dict[str, list[str]] = {}
+    for row, one in zip(folds.report["folds"], folds.reports, strict=True):
+        balance = one.get("balance", {}).get("text")
+        for line in [*([balance] if balance else []), *one.get("notes", ())]:
+            concerned.setdefault(line, []).append(row["fold"])
+    return [
+        line if len(names) == len(folds.reports) else f"fold {', '.join(names)}: {line}"
+        for line, names in concerned.items()
     ]
 
 

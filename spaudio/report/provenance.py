@@ -3,7 +3,9 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +14,7 @@ from spaudio.version import __version__
 LIBRARIES = ("torch", "torchaudio", "accelerate", "torchmetrics", "numpy", "scikit-learn")
 
 
-def provenance() -> dict[str, object]:
+def provenance() -> dict[str, Any]:
     """Returns the git commit (None outside a checkout), versions and machine, for JSON."""
     versions: dict[str, str | None] = {"spaudio": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
@@ -30,6 +32,12 @@ def provenance() -> dict[str, object]:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def join_commits(commits: Iterable[str | None]) -> str | None:
+    """Returns the commits of a result that was made in several parts, each once."""
+    parts = [part for one in commits if one for part in one.split(", ")]
+    return ", ".join(dict.fromkeys(parts)) or None
 
 
 def processor_name() -> str:

@@ -34,6 +34,7 @@ FACTS = (
     "labels_sha256",
     "splits_sha256",
     "base.sha256",
+    "pretrain.sha256",
     "clips.train",
     "clips.valid",
     "clips.test",
@@ -60,8 +61,10 @@ FACTS = (
 OF_DATA = ("samples_sha256", "labels_sha256")
 #: The fact that tells pretrained encoders apart, whatever their folder.
 OF_BASE = "base.sha256"
+#: The fact that tells the audio of ``pretrain.source`` apart, whatever its folder.
+OF_PRETRAINING = "pretrain.sha256"
 #: Those that are equal in all runs of one setting.
-OF_SETTING = (*OF_DATA, "splits_sha256", OF_BASE)
+OF_SETTING = (*OF_DATA, "splits_sha256", OF_BASE, OF_PRETRAINING)
 _TEXTS = ("recipe", "metric", *OF_SETTING, "git_commit")  # the other facts are numbers
 _NUMBERS = ("num_params", "filter_params", "seconds.train")
 # Facts that a comparison needs from each kind of run, by metric.

@@ -83,9 +83,14 @@ def pretraining(report: Mapping[str, Any]) -> list[str]:
     if "pretrain" not in report:
         return []
     p = report["pretrain"]
+    how = f"pretrained by masked prediction ({p['mask_ratio']:.0%} of a clip, spans of "
+    how += f"{p['mask_tokens']} tokens)"
+    if "runs" in p:  # of all folds
+        return [
+            f"{how} on {p['source']}, for each fold, without labels: {p['seconds']:.1f} s in all"
+        ]
     return [
-        f"pretrained by masked prediction ({p['mask_ratio']:.0%} of a clip, spans of "
-        f"{p['mask_tokens']} tokens) on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
+        f"{how} on {p['clips']:,} clips ({p['hours']:.2f} hours) of "
         f"{p['source']}{left_out(p['left_out'], p.get('skipped', 0))}, without labels: "
         f"{p['steps']:,} steps, {p['seconds']:.1f} s; squared error {p['loss']:.3f} on "
         f"{p['held_out']:,} held-out clips"
@@ -115,11 +120,14 @@ def cost_lines(report: Mapping[str, Any]) -> list[str]:
             step += f"; training waited for data for {report['data_wait']:.1%} of its time"
         lines.append(step)
     if "adapt" in report:
+        until = ""
+        if report["best_seconds"] is not None:  # of a run whose log was lost
+            until = f"{report['best_seconds']:.1f} s to the "
+            until += "selected fit; " if fitted else "best epoch; "
         lines.append(
             f"pretrained encoder {for_markdown(report['base']['source'])} (SHA-256 "
             f"{report['base']['sha256'][:12]}), adapt={report['adapt']}: "
-            f"{report['trained_params']:,} trained parameters; {report['best_seconds']:.1f} s to "
-            f"the {'selected fit' if fitted else 'best epoch'}; "
+            f"{report['trained_params']:,} trained parameters; {until}"
             f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
     lines += map(for_markdown, pretraining(report))

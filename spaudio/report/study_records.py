@@ -29,7 +29,7 @@ class Result:
         filter_parameters: Parameters of its filters.
         trained_parameters: Trained parameters, including the head; fewer than ``parameters`` if a
             pretrained encoder was frozen or adapted.
-        steps: Optimizer steps; 0 for a probe, whose head is fitted.
+        steps: Optimizer steps, without those of pretraining; 0 for a probe, whose head is fitted.
         step_seconds: Seconds per step, which depend on the load of the machine; NaN without steps.
         train_seconds: Seconds of training, including pretraining without labels and the fit of the
             head of a pretrained encoder.

@@ -88,6 +88,7 @@ class SoFar:
 
     Args:
         epochs: Finished epochs.
+        steps: Optimizer steps in them.
         best_epoch: Best epoch, counted from 1; 0 if there is none, or for the model as fitted
             before training.
         best_rank: Rank of that epoch; the empty tuple is below every rank.
@@ -99,6 +100,7 @@ class SoFar:
     """
 
     epochs: int = 0
+    steps: int = 0
     best_epoch: int = 0
     best_rank: tuple[float, ...] = ()
     seconds: float = 0.0
@@ -297,6 +299,7 @@ class TrainingLoop:
         so_far.cpu_seconds += time.process_time() - cpu_start
         so_far.tokens += int(tokens)
         so_far.epochs += 1
+        so_far.steps = so_far.epochs * self.steps
         return float(np.mean(checked))
 
     def _train_step(
@@ -381,7 +384,7 @@ class TrainingLoop:
         model = accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         take_buffers_of_first(model)
         measured = self.objective.measure(model, self.valid_loader, accelerator)
-        step = so_far.epochs * self.steps
+        step = so_far.steps
         rate = schedule(step - 1, self.epochs * self.steps, self.optim) if step else 0.0
         record: dict[str, Any] = {
             "epoch": so_far.epochs,

@@ -129,6 +129,7 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(
     assert facts["steps"] >= 4
     assert facts["loss"] == min(losses) > 0
     assert facts["seconds"] == records[-1]["seconds"] > 0
+    assert facts["steps"] == records[-1]["step"]
     assert "pretrained by masked prediction (60% of a clip" in (run / "report.md").read_text()
     assert len(read_log(run)) == report["epochs"] == 1
 

@@ -28,6 +28,7 @@ from spaudio.experiment.load import load_best
 from spaudio.experiment.tasks import classification
 from spaudio.experiment.tasks.task import Task
 from spaudio.inference.predict import Predictor
+from spaudio.report.provenance import provenance
 from spaudio.training.checkpoint import WEIGHTS
 from tests.conftest import Done, RunRecipe, draw_nothing
 from tests.fixtures.tiny_audio import make_class_folders
@@ -108,6 +109,19 @@ def test_a_run_is_not_resumed_on_other_data(
     done = run_recipe("folder", f"resume={stopped}")
     assert done.code == 0, done.err
     assert json.loads((stopped / "report.json").read_text())["epochs"] == 1
+
+
+def test_a_report_names_every_commit_that_trained_the_run(
+    stopped: Path, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = provenance()
+    later = now | {"git_commit": "c0ffee", "versions": now["versions"] | {"torch": "9.0"}}
+    monkeypatch.setattr(run_module, "provenance", lambda: later)
+    done = run_recipe("folder", f"resume={stopped}")
+    assert done.code == 0, done.err
+    assert "so far and continues with 9.0; its results may differ" in done.err
+    commit = json.loads((stopped / "report.json").read_text())["git_commit"]
+    assert commit == ", ".join(filter(None, [now["git_commit"], "c0ffee"]))
 
 
 def test_what_differs_after_a_resume_is_told(
@@ -214,11 +228,22 @@ def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path
     prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
                        folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
     assert prepared.duplicates
-    splits = {clip.path: clip.split for clip in _split(settings, prepared)}
+    clips, [said] = _split(settings, prepared)
+    assert "of the validation split trained on instead: the same audio" in said
+    splits = {clip.path: clip.split for clip in clips}
     assert set(splits.values()) == {"train", "valid"}
     for group in prepared.duplicates:
         assert len({splits[path] for path in group}) == 1
-    clips = _split(compose("folder", *given, "validation.by=group"), prepared)
+    by_group = compose("folder", *given, "validation.by=group")
+    clips, said = _split(by_group, prepared)
+    assert said == []  # the copies are in the group of their original
+    twice = prepared.duplicates[0]
+    apart = [
+        replace(clip, group="other") if clip.path == twice[0] else clip for clip in prepared.clips
+    ]
+    fewer, [said] = _split(by_group, replace(prepared, clips=apart))
+    assert said.startswith(f"{len(apart) - len(fewer)} clip")
+    assert "of the validation split left out: the same audio" in said
     assert {clip.split for clip in clips} == {"train", "valid"}
     assert len({(clip.group, clip.split) for clip in clips}) == len({c.group for c in clips}) == 3
 
@@ -248,7 +273,7 @@ def test_a_validation_split_shares_no_part_of_a_recording_with_training(tmp_path
     prepared = prepare("folder", lambda work: find(work, **settings.prep_options),
                        folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
     assert len(prepared.overlaps) == 4 * 3
-    clips = _split(settings, prepared)
+    clips, _ = _split(settings, prepared)
     splits = {clip.path: clip.split for clip in clips}
     assert Counter(splits.values())["valid"] in range(5, 11)
     assert all(splits[one] == splits[two] for one, two in prepared.overlaps)

@@ -1,5 +1,6 @@
 """Studies: planned, resumed, printed again, and refused."""
 
+import copy
 import csv
 import json
 import shutil
@@ -11,8 +12,10 @@ import spaudio.experiment.study
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.launch import Launcher
-from spaudio.experiment.settings import AudioSettings
+from spaudio.experiment.run_folder import save_run_settings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.study_plan import plan_study
+from spaudio.experiment.study_results import finished_runs
 from spaudio.training.log import read_log
 from tests import RECIPES, ROOT
 from tests.fixtures.tiny_recipes import TINY
@@ -189,6 +192,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     main(["study", str(file), "--results", "--csv", str(table), "--output", str(page)])
     done = capsys.readouterr()
     assert "10 runs, of which 9 are finished" in done.err
+    assert "validation clips" not in done.err
     assert "neither in the study nor given here: trainer.batch_size=4\n" in done.err
     with table.open(newline="") as lines:
         kept = list(csv.DictReader(lines))
@@ -223,6 +227,14 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     config.write_text(kept_config.replace("batch_size: 4", "batch_size: 5"))
     with pytest.raises(SystemExit, match=r"batch_size=4, .*batch_size=5, and the study does not"):
         main(["study", str(file), *few])
+    config.write_text(kept_config.replace("train: false", "train: true"))
+    more = written.replace("[filter=haar]", "[filter=haar, validation.train=true]")
+    assert more != written != kept_config != config.read_text()
+    file.write_text(more)
+    main(["study", str(file), *few])
+    said = "Words: haar was trained on the validation clips as well, none was not; give both"
+    assert said in capsys.readouterr().err
+    file.write_text(written)
     config.write_text(kept_config)
     with pytest.raises(SystemExit, match="exists"):
         main(["study", str(table), "--output", str(page)])
@@ -258,6 +270,35 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     damaged.write_text(json.dumps(report))
     with pytest.raises(SystemExit, match=r"report\.json is damaged \(KeyError: 'token_seconds'\)"):
         main(["study", str(file), *few])
+
+
+def test_runs_of_another_encoder_are_not_those_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        f"""
+        seeds: [0]
+        baseline: probe
+        overrides: [model=pretrained, model.source=openai/whisper]
+        data: {{words: {{recipe: {RECIPES}/folder}}}}
+        settings: {{probe: [adapt=probe], bitfit: [adapt=bitfit]}}
+        """
+    )
+    monkeypatch.chdir(tmp_path)
+    run = plan_study(file, ["words:source=b"])[0]
+    assert isinstance(run.settings, AudioSettings)
+    assert isinstance(run.settings.model, PretrainedConfig)
+    run.folder.mkdir(parents=True)
+    (run.folder / "report.json").write_text("{}")
+    made = copy.deepcopy(run.settings)
+    for source in ("openai/other", "old/place/of/it"):
+        made.model.source = source
+        save_run_settings(run.folder, made)
+        with pytest.raises(ConfigError, match=f"run with model.source={source}, but probe has"):
+            finished_runs([run])
+    run.settings.model.source = "new/place/of/it"
+    assert finished_runs([run]) == [run]
 
 
 def test_folds_of_a_study_are_of_the_type_of_the_recipe_s(tmp_path: Path) -> None:

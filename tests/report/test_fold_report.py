@@ -12,6 +12,7 @@ from spaudio.errors import DataError
 from spaudio.report import fold_report
 from spaudio.report.figures.report_figures import Figures
 from spaudio.report.fold_report import join_folds, write_fold_report
+from spaudio.report.records import read_records
 
 
 def make_fold(folder: Path, pairs: str, number: int, **facts: Any) -> Path:
@@ -89,6 +90,39 @@ def test_means_are_over_folds_sums_over_runs_and_the_matrix_over_clips(tmp_path:
     assert "The transformer is above the classical floor, in 1 of 2 folds." in text
     row = "| [b](fold-b/report.md) | 0.5000 | 0.6000 | 0.4000 | 0.3000 | 2 | 80, 40, 2 |"
     assert row in text
+
+
+def test_pretraining_balance_and_notes_of_the_folds_are_kept(tmp_path: Path) -> None:
+    facts = {
+        "source": "sounds", "sha256": "5" * 64, "mask_ratio": 0.6, "mask_tokens": 5, "clips": 6,
+    }  # fmt: skip
+    runs = {
+        name: make_fold(
+            tmp_path / f"fold-{name}", "xx xy", number, notes=notes,
+            pretrain=facts | {"seconds": 2.0 * number},
+            **({"balance": {"text": "classes are weighted"}} if number == 2 else {}),
+        )
+        for name, number, notes in (("a", 1, ["same audio"]), ("b", 2, ["same audio", "no x"]))
+    }  # fmt: skip
+    report = reported(tmp_path, runs)
+    assert report["pretrain"]["seconds"] == 6
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert "- same audio" in lines
+    assert "- fold b: no x" in lines
+    assert "- fold b: classes are weighted" in lines
+    [said] = [line for line in lines if "pretrained by masked prediction" in line]
+    assert said.endswith("on sounds, for each fold, without labels: 6.0 s in all")
+    (tmp_path / "config.yaml").write_text("seed: 7\nfilter: {name: none}")
+    (tmp_path / "log.jsonl").write_text("")
+    (record,) = read_records([tmp_path])
+    assert (record.facts["pretrain.seconds"], record.facts["pretrain.sha256"]) == (6, "5" * 64)
+    other = json.loads((runs["b"] / "report.json").read_text())
+    other["pretrain"]["sha256"] = "6" * 64
+    (runs["b"] / "report.json").write_text(json.dumps(other))
+    with pytest.raises(
+        DataError, match=r"data of pretrain\.source have changed between .* a and b"
+    ):
+        join_folds(runs)
 
 
 def test_the_pooled_accuracy_counts_clips_and_the_mean_counts_folds(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Classification of clips with a pretrained encoder, frozen or adapted."""
 
 import contextlib
-import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -125,7 +124,8 @@ class AdaptationTask(ClassificationTask):
         measured: Mapping[str, Any],
     ) -> str:  # fmt: skip
         best = [r for r in read_log(run) if r["epoch"] == facts["best_epoch"]]
-        facts["best_seconds"] = best[0]["seconds"] if best else math.nan
+        # None if the log was lost.
+        facts["best_seconds"] = best[0]["seconds"] if best else None
         if best and "penalty" in best[0]:
             facts["penalty"] = best[0]["penalty"]
         return super().write(run, before, after, facts, measured)

@@ -64,7 +64,7 @@ def describe_folds(
         "Left out": _left_out(data),
         # Not those of one fold, such as on the classes that its test split lacks.
         "Notes": [*data.prepared.warnings, *_never_tested(report)],
-        "Model": [_model(settings, report), *_aligned(report)],
+        "Model": [_model(settings, report), *_pretraining(report), *_aligned(report)],
     }
     return {name: lines for name, lines in found.items() if lines}
 
@@ -161,7 +161,8 @@ def describe_split(settings: AudioSettings, data: AudioData) -> list[str]:
         )
     if data.held_out:
         lines.append(
-            f"Validation: {validation.fraction:.0%} of the training clips, by {validation.by}"
+            f"Validation: {validation.fraction:.0%} of the training clips were drawn, by "
+            f"{validation.by}"
         )
     return [line for line in lines if line]
 
