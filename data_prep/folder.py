@@ -131,6 +131,7 @@ def prepare(
         clips = divide(
             clips, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=split_seed
         )
+        notes += _little_training(clips, 1 - valid_fraction - test_fraction)
     overlaps = [(one.path, two.path) for one, two in overlapping(found.intervals)]
     if clips and background is not None:
         root, clips, unusable = add_background(
@@ -288,6 +289,23 @@ def _silent_background(
     return [
         f"{chosen - kept} of {chosen} clips of {BACKGROUND} are left out, because these parts of "
         "the recordings are silent"
+    ]
+
+
+def _little_training(clips: Sequence[SourceClip], fraction: float) -> list[str]:
+    """Returns a sentence if groups leave less than half of the clips to train on that were asked.
+
+    Args:
+        clips: The clips, with their splits.
+        fraction: Share of the clips that was asked.
+    """
+    trained = sum(clip.split == "train" for clip in clips)
+    if trained >= fraction / 2 * len(clips):
+        return []
+    group, most = Counter(clip.group for clip in clips).most_common(1)[0]
+    return [
+        f"only {trained} of {len(clips)} clips are trained on, as groups are not divided, and "
+        f"{group!r} has {most} clips; another split_seed may leave more, or give the splits"
     ]
 
 

@@ -8,12 +8,14 @@ Source: https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0).
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from spaudio.audio import SourceClip, SourceClips
 from spaudio.audio.command import main
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, counted, some
 from spaudio.io.download import download
 from spaudio.io.unpack import open_source
 
@@ -76,7 +78,27 @@ def prepare(
         digit, speaker, index = match["digit"], match["speaker"], int(match["index"])
         tested = index in TEST_INDICES if split == "official" else speaker == test_speaker
         clips.append(SourceClip(name, digit, "test" if tested else "train", group=speaker))
-    return SourceClips(root=root, clips=clips, labels=LABELS)
+    warnings = _incomplete(clips)
+    return SourceClips(root=root, clips=clips, labels=LABELS, warnings=warnings)
+
+
+def _incomplete(clips: Sequence[SourceClip]) -> list[str]:
+    """Returns sentences on digits without recordings, and on speakers with fewer than others."""
+    counts = Counter((clip.group, clip.label) for clip in clips)
+    most = max(counts.values())
+    digits = [digit for digit in LABELS if any(label == digit for _, label in counts)]
+    said = []
+    if lacking := [digit for digit in LABELS if digit not in digits]:
+        said.append(f"there are no recordings of {', '.join(lacking)}")
+    few = [
+        f"{speaker} has {counts[speaker, digit]} of {digit}"
+        for speaker, digit in product(sorted({speaker for speaker, _ in counts}), digits)
+        if counts[speaker, digit] < most
+    ]
+    if few:
+        each = counted(most, "recording")
+        said.append(f"not all speakers have {each} of each digit: {some(few)}")
+    return said
 
 
 def _recordings(folder: Path) -> tuple[Path, list[str]]:

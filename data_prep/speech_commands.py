@@ -22,7 +22,7 @@ from spaudio.audio.source import Archive, link_parts, open_parts
 from spaudio.audio.split import check_split_seed, seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.atomic import make_folder
+from spaudio.io.atomic import make_folder, remove_folder
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
@@ -33,6 +33,7 @@ WORDS_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58
 TEST_SHA256 = "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df"
 WORDS = Archive("words", {WORDS_URL: WORDS_SHA256}, marker="testing_list.txt")
 TEST_SET = Archive("test_set", {TEST_URL: TEST_SHA256}, marker="_silence_")
+TEST_CLIPS = 4_890  # of the published test set
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 NEW_WORD = "backward"  # of v0.02; v0.01 has no such clips
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
@@ -99,9 +100,15 @@ def prepare(
             SourceClip(f"silence/{name}", SILENCE, split, f"{split}-{noise}")
             for name, split, noise in cuts
         ]
+    warnings: list[str] = []
     if test == "archive":
         paths = sorted(folders["test_set"].glob("*/*.wav"))
         official = [_clip(f"test_set/{p.parent.name}/{p.name}", "test") for p in paths]
+        if len(official) != TEST_CLIPS:
+            warnings.append(
+                f"the published test set has {TEST_CLIPS:,} clips, this one {len(official):,}; "
+                "unpack it again, or do not compare the result with published ones"
+            )
         clips = [clip for clip in clips if clip.split != "test"] + official
     labels = (*COMMANDS, SILENCE, UNKNOWN) if task == "v2-12" else None
     return SourceClips(
@@ -109,6 +116,7 @@ def prepare(
         clips,
         labels,
         silent_ok=task == "v2-12",
+        warnings=warnings,
         unused=() if task == "v2-12" else ("split_seed",),
     )
 
@@ -170,7 +178,10 @@ def cut_noise(
                 write_wav(path, cut, SAMPLE_RATE, "PCM_16")
                 advance(1)
 
-    target = make_folder(work / f"noise-{key.hexdigest()[:12]}", write)
+    target = work / f"noise-{key.hexdigest()[:12]}"
+    if target.is_dir() and not all((target / name).is_file() for name, *_ in cuts):
+        remove_folder(target)
+    make_folder(target, write)
     return target, [(name, split, paths[n % len(paths)].stem) for name, split, n in cuts]
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
+from spaudio.io.atomic import remove_folder
 from spaudio.io.parent import end_with_parent, with_parent
 from spaudio.io.progress import progress_bar
 
@@ -32,7 +33,7 @@ from .soundfont import load_soundfont, without_effects
 
 CLIP_SECONDS = 1.0
 #: Increase this with any change that alters the rendered bytes.
-VERSION = 2
+VERSION = 3
 _SPACING = 1.05  # s; sound is cut off between two clips
 _CUT = 1.02  # s after the clip's start; the last one ends the rendering
 _BATCH = 4  # programs per process
@@ -53,7 +54,7 @@ class Note:
     @property
     def file_name(self) -> str:
         """Name of its clip in the program's folder."""
-        return f"{self.pitch:03d}_{self.velocity:03d}.flac"
+        return f"{self.pitch:03d}_{self.velocity:03d}.wav"
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,21 @@ def render_programs(
     sample_rate: int,
     workers: int | None = None,
 ) -> None:
-    """Renders programs into ``folder/<program>/<pitch>_<velocity>.flac``, 16 bits.
+    """Renders programs into ``folder/<program>/<pitch>_<velocity>.wav``, 16 bits.
 
-    A program's folder appears whole or not at all; existing ones are kept. ``workers`` is the
+    A program's folder appears whole or not at all; complete ones are kept. ``workers`` is the
     number of processes: 1 renders in the current one, None uses one per thread of torch.
 
     Raises:
         DataError: If pretty_midi or midirenderer is missing, or a process fails.
     """
-    rest = [program for program in programs if not (folder / f"{program.number:03d}").is_dir()]
+    rest = []
+    for program in programs:
+        clips = folder / f"{program.number:03d}"
+        if not all((clips / note.file_name).is_file() for note in program.notes):
+            if clips.is_dir():
+                remove_folder(clips)
+            rest.append(program)
     if not rest:
         return
     load_soundfont()

@@ -4,7 +4,8 @@ import bisect
 import heapq
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -26,11 +27,12 @@ def background_between(
 ) -> tuple[list[SourceClip], list[Interval], dict[str, str]]:
     """Chooses intervals of annotated recordings in which nothing is annotated.
 
-    They are as long as the median of the annotations, and as many as there are annotations: a
-    recording consists mostly of sound without events, and fewer clips of it lead to more false
-    events. Each has the group and the split of the annotation that is nearest to it, so a
-    recording is divided as its annotations are. An interval of a recording without annotations has
-    the group of the recording, and the split of that group; ``"train"`` if no annotation has it.
+    They are as long as the median of the annotations, and in each split as many as it has
+    annotations: a recording consists mostly of sound without events, and fewer clips of it lead to
+    more false events. Each has the group and the split of the annotation that is nearest to it, so
+    a recording is divided as its annotations are. An interval of a recording without annotations
+    has the group of the recording, and the split of that group; ``"train"`` if no annotation has
+    it.
 
     Args:
         root: Holds the recordings. One that cannot be read gives no interval; if it has
@@ -46,7 +48,7 @@ def background_between(
 
     Raises:
         ConfigError: If there is a class of this name already.
-        DataError: If no gap between annotations is long enough.
+        DataError: If no gap between annotations is long enough, or none of the training split.
     """
     if any(clip.label == BACKGROUND for clip in clips):
         raise ConfigError(
@@ -54,24 +56,38 @@ def background_between(
             "rename the label"
         )
     length = round(statistics.median(one.end - one.start for one in intervals), 3)
-    bad: dict[str, str] = {}
     by_recording: dict[str, list[tuple[Interval, SourceClip]]] = {name: [] for name in empty}
     for one, clip in zip(intervals, clips, strict=True):
         by_recording.setdefault(one.recording, []).append((one, clip))
 
-    def gaps() -> Iterator[Interval]:
-        for name, events in sorted(by_recording.items()):
-            try:
-                seconds = probe(root / name).seconds
-            except AudioError as error:
-                if not events:
-                    bad[name] = reason(error, root / name)
+    recordings, unreadable = _durations(root, by_recording)
+    bad = {name: why for name, why in unreadable.items() if name in empty}
+    splits = {clip.group: clip.split for clip in clips}
+    nearest = {name: _Nearest(events) for name, events in by_recording.items()}
+
+    def place(piece: Interval) -> tuple[str, str]:
+        """Returns the group and the split of a piece."""
+        if (near := nearest[piece.recording](piece)) is not None:
+            return near.group, near.split
+        return empty[piece.recording], splits.get(empty[piece.recording], "train")
+
+    def gaps(split: str) -> Iterator[Interval]:
+        for name, seconds in recordings.items():
+            events = by_recording[name]
+            kinds = {clip.split for _, clip in events}
+            if kinds and split not in kinds:
                 continue
             for start in _starts([one for one, _ in events], seconds, length):
-                yield Interval(name, start, round(start + length, 3), f"background={root}", True)
+                end = round(start + length, 3)
+                piece = Interval(name, start, end, f"background={root}", spare=True)
+                if kinds == {split} or place(piece)[1] == split:
+                    yield piece
 
-    # There may be millions of them, of which only the chosen ones are kept.
-    pieces = heapq.nsmallest(len(clips), gaps(), key=lambda one: seeded_rank(one.path, seed))
+    pieces = []
+    # Each split has as many as annotations, whatever the length of its recordings.
+    for split, count in Counter(clip.split for clip in clips).items():
+        # There may be millions of them, of which only the chosen ones are kept.
+        pieces += heapq.nsmallest(count, gaps(split), key=lambda one: seeded_rank(one.path, seed))
     pieces.sort(key=lambda one: one.path)
     if not pieces:
         raise DataError(
@@ -79,14 +95,26 @@ def background_between(
             "annotation; name a folder of other recordings"
         )
     more = []
-    splits = {clip.group: clip.split for clip in clips}
-    nearest = {name: _Nearest(events) for name, events in by_recording.items()}
     for piece in pieces:
-        near = nearest[piece.recording](piece)
-        group = near.group if near else empty[piece.recording]
-        split = near.split if near else splits.get(group, "train")
+        group, split = place(piece)
         more.append(SourceClip(piece.path, BACKGROUND, split, group))
+    if all(clip.split != "train" for clip in more):
+        raise DataError(
+            f"background={root}: the recordings of the training split have no {length:g} s without "
+            "an annotation; name a folder of other recordings"
+        )
     return more, pieces, bad
+
+
+def _durations(root: Path, names: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns the seconds of recordings; and those that cannot be read, each with the reason."""
+    seconds, unreadable = {}, {}
+    for name in sorted(names):
+        try:
+            seconds[name] = probe(root / name).seconds
+        except AudioError as error:
+            unreadable[name] = reason(error, root / name)
+    return seconds, unreadable
 
 
 class _Nearest:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spaudio.audio.cuts import make_cuts, state_of
-from spaudio.audio.decode import Waveform, is_silent, probe, stream_audio
+from spaudio.audio.decode import MAX_SAMPLES, Waveform, is_silent, probe, stream_audio
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
@@ -88,6 +88,12 @@ def cut_intervals(
 def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterator[Path]:
     """Writes the intervals of one recording, sorted by start, in one pass; yields their paths."""
     rate = probe(recording).sample_rate
+    for one in intervals:
+        if (one.end - one.start) * rate > MAX_SAMPLES:  # before it is held in memory
+            raise DataError(
+                f"{one.where}: the interval from {one.start:g} to {one.end:g} s is longer than "
+                f"{MAX_SAMPLES / rate:g} s, the most at {rate:,} Hz; divide it"
+            )
     coming = deque((round(one.start * rate), round(one.end * rate), one) for one in intervals)
     current: list[tuple[int, int, Interval, list[Waveform]]] = []
     count = 0  # samples before the piece

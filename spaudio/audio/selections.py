@@ -1,5 +1,6 @@
 """Annotations as Raven selection tables: one file per recording, or one for several."""
 
+import codecs
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +44,11 @@ def is_selections(path: Path) -> bool:
     if path.is_dir():
         return True
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as text:
+        with path.open("rb") as file:
+            start = file.read(2)
+        # A table in UTF-16 is refused where it is read, with the remedy.
+        wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with path.open(encoding="utf-16" if wide else "utf-8-sig", errors="replace") as text:
             header = text.readline().lower()
     except OSError:
         return False

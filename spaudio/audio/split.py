@@ -139,8 +139,8 @@ def split_by_group(
 ) -> list[AnyClip]:
     """Splits by whole groups, as close to the fractions for each label as the groups allow.
 
-    Every label is trained on. Validation and test cover every label of which training can spare a
-    group.
+    Every label is trained on. Validation and test cover every label of which another split can
+    spare a group.
 
     Raises:
         ConfigError: If the fractions are out of range.
@@ -198,6 +198,14 @@ class _Division:
             loss += (gap + number / self.totals[label]) ** 2 - gap**2
         return loss
 
+    def _loss_of_move(self, group: str, split: str) -> float:
+        """Returns the change if an assigned group moves, in the split that it leaves too."""
+        left, loss = self.splits[group], self._loss_with(group, split)
+        for label, number in self.groups[group].items():
+            gap = self.counts[left][label] / self.totals[label] - self.fractions[left]
+            loss += (gap - number / self.totals[label]) ** 2 - gap**2
+        return loss
+
     def _cover_training(self) -> None:
         for label in sorted(self.totals):
             if self.counts["train"][label] == 0:
@@ -205,14 +213,14 @@ class _Division:
                 self._put(min(holders, key=lambda group: self.groups[group].total()), "train")
 
     def _cover(self, split: str) -> None:
-        """Moves training groups into ``split`` for the labels it lacks, if training has more."""
+        """Moves groups into ``split`` for the labels it lacks, if another split has more."""
         for label in sorted(self.totals):
             if self.counts[split][label] > 0:
                 continue
             holders = (group for group in self.order if label in self.groups[group])
-            spare = [group for group in holders if self._can_spare(group)]
+            spare = [group for group in holders if self._can_spare(group, split)]
             if spare:
-                self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
+                self._put(min(spare, key=lambda group: self._loss_of_move(group, split)), split)
         if self.counts[split].total() == 0:
             # Those of another split may be all that training can spare.
             sizes = Counter(self.splits.values())
@@ -222,7 +230,7 @@ class _Division:
                 if other not in ("train", split) and sizes[other] > 1
             ]
             if spare:
-                self._put(min(spare, key=lambda group: self._loss_with(group, split)), split)
+                self._put(min(spare, key=lambda group: self._loss_of_move(group, split)), split)
         if self.counts[split].total() == 0:
             held = Counter(label for labels in self.groups.values() for label in labels)
             if max(held.values()) == 1:
@@ -235,9 +243,11 @@ class _Division:
                 "clip; add groups, try another seed, set the fraction to 0, or split by clip"
             )
 
-    def _can_spare(self, group: str) -> bool:
-        return self.splits[group] == "train" and all(
-            self.counts["train"][label] > number for label, number in self.groups[group].items()
+    def _can_spare(self, group: str, split: str) -> bool:
+        """Whether the split of a group would keep clips of all its labels without it."""
+        left = self.splits[group]
+        return left != split and all(
+            self.counts[left][label] > number for label, number in self.groups[group].items()
         )
 
 

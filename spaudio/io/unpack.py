@@ -248,6 +248,12 @@ def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=bounded, mode="r:")
     except DAMAGE as error:
+        with contextlib.suppress(OSError, *DAMAGE):
+            stream.seek(0)
+            if stream.read(4) in _ZIP_STARTS:
+                raise DataError(
+                    "a zip whose end is missing, so it is truncated; fetch it again"
+                ) from error
         raise DataError(
             f"neither a zip nor a tar archive ({error}); give one, or a folder"
         ) from error

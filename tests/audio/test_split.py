@@ -177,6 +177,30 @@ def test_small_groups_fill_what_a_large_one_leaves() -> None:
     assert shares(after) == {(60, 2, 2)}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([{"a": 200}, {"a": 11}, {"a": 4}, {"a": 6, "b": 5}, {"b": 3}], (211, 4, 14)),
+        ([{"a": 30, "b": 5}, {"a": 5}, {"b": 5}, {"a": 4, "b": 1}], None),
+    ],
+)
+def test_a_label_is_covered_by_a_group_whose_loss_is_small(
+    sizes: list[dict[str, int]], expected: tuple[int, int, int] | None
+) -> None:
+    """The largest group stays in training, whichever split lacks a label that it holds."""
+    before = [
+        Clip(f"{group}/{label}{i}.wav", label, "train", f"r{group}", 1, 8000)
+        for group, labels in enumerate(sizes)
+        for label, number in labels.items()
+        for i in range(number)
+    ]
+    after = split_by_group(before, valid_fraction=0.1, test_fraction=0.2, seed=0)
+    counts = Counter(clip.split for clip in after)
+    assert counts["train"] > len(after) / 2
+    if expected is not None:
+        assert tuple(counts[split] for split in ("train", "valid", "test")) == expected
+
+
 def test_pairs_join_groups_that_were_joined_before() -> None:
     found = joined([("a", "b"), ("c", "d"), ("b", "d"), ("x", "y")])
     assert len({found[name] for name in "abcd"}) == 1

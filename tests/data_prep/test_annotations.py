@@ -1,5 +1,6 @@
 """Annotated recordings: Raven selection tables, and the sounds between annotations."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,10 @@ def test_every_table_of_a_folder_is_read_and_other_files_are_named(tmp_path: Pat
     said = listed(source, tables).warnings
     assert said[0] == "not in table=tables: 1 audio file: d.wav"
     assert said[1] == "left out, as not selection tables: 1 *.txt file: notes.txt"
+    wide = tables / "b.txt"
+    wide.write_text(wide.read_text(), encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"b\.txt is not in UTF-8; save it in UTF-8"):
+        listed(source, tables)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +224,24 @@ def test_the_background_of_a_given_split_follows_it(tmp_path: Path) -> None:
         prepare(tmp_path / "w", source=str(source), table=str(table), background=str(source))
 
 
+def test_each_split_has_as_much_background_as_annotations(tmp_path: Path) -> None:
+    """Recordings of the test split may be longer than all others."""
+    source, table = tmp_path / "source", tmp_path / "a.csv"
+    source.mkdir()
+    rng, lines = np.random.default_rng(0), ["file_name,start,end,label,split"]
+    for name, split, seconds in (("a", "train", 10), ("b", "valid", 10), ("c", "test", 200)):
+        soundfile.write(source / f"{name}.wav", 0.1 * rng.normal(size=seconds * 4000), 4000)
+        lines += [f"{name}.wav,{n},{n + 0.25},{'xy'[n % 2]},{split}" for n in range(6)]
+    table.write_text("\n".join(lines))
+    found = listed(source, table, background=str(source))
+    counts = Counter(clip.split for clip in found.clips if clip.label == "_background_")
+    assert counts == {"train": 6, "valid": 6, "test": 6}
+    busy = [f"a.wav,{n / 4},{n / 4 + 0.25},{'xy'[n % 2]},train" for n in range(40)]
+    table.write_text("\n".join([lines[0], *busy, *lines[7:]]))
+    with pytest.raises(DataError, match=r"the training split have no 0\.25 s without an"):
+        listed(source, table, background=str(source))
+
+
 def test_a_recording_that_cannot_be_read_takes_no_place_of_the_background(tmp_path: Path) -> None:
     source, tables = make_recordings(tmp_path / "source", "abcdefg"), tmp_path / "tables"
     for name in "abcdefg":
@@ -250,9 +273,15 @@ def test_the_background_of_recordings_without_events_is_in_the_split_of_their_gr
         table = make_selections(tables / f"{site}_1.txt")
         header, *rows = table.read_text().splitlines()
         table.write_text("\n".join([f"{header}\tSplit", *(f"{row}\t{split}" for row in rows)]))
-    found = listed(source, tables, background=str(source), group_regex="([xyz])_")
-    assert {clip.path[:3] for clip in found.clips} >= {"y_2", "z_2"}
-    assert all(clip.split == splits[clip.path[0]] for clip in found.clips)
+    clips = [
+        clip
+        for seed in range(4)
+        for clip in listed(
+            source, tables, background=str(source), group_regex="([xyz])_", split_seed=seed
+        ).clips
+    ]
+    assert {clip.path[:3] for clip in clips} >= {"x_2", "y_2", "z_2"}
+    assert all(clip.split == splits[clip.path[0]] for clip in clips)
 
 
 def test_a_background_of_silence_alone_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.folder import prepare
+from data_prep.folder import _little_training, prepare
 from spaudio.audio import SourceClips, intervals
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.intervals import Interval
@@ -743,3 +743,14 @@ def test_groups_are_given_once(source: Path, tmp_path: Path) -> None:
     file.write_text(f"file_name,label,group\n{clip},hum,a\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="has a column group; leave group_regex out"):
         listed(source, table=str(file), group_regex="g")
+
+
+def test_groups_that_leave_little_to_train_on_are_named() -> None:
+    groups = ["r1"] * 20 + ["r2"] * 9
+    clips = [
+        SourceClip(f"{i}.wav", "wren", "valid" if group == "r1" else "train", group)
+        for i, group in enumerate(groups)
+    ]
+    [said] = _little_training(clips, 0.7)
+    assert said.startswith("only 9 of 29 clips are trained on, as groups are not divided, and 'r1'")
+    assert not _little_training(clips, 0.6)

@@ -369,6 +369,18 @@ def test_a_download_must_hold_the_known_recordings(
         fsdd.prepare(tmp_path / "work")
 
 
+def test_recordings_that_are_missing_are_named(tmp_path: Path) -> None:
+    folder = make_fsdd(tmp_path / "fsdd", digits=range(10))
+    assert fsdd.prepare(tmp_path / "work", source=str(folder)).warnings == []
+    for file in folder.rglob("[5-9]_*"):
+        file.unlink()
+    next(folder.rglob("3_*")).unlink()
+    digits, speakers = fsdd.prepare(tmp_path / "work", source=str(folder)).warnings
+    assert digits == "there are no recordings of 5, 6, 7, 8, 9"
+    assert speakers.startswith("not all speakers have 8 recordings of each digit: ")
+    assert speakers.endswith(" has 7 of 3")
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside the repository")
 def test_the_real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The recordings have the checksum that was published for the pinned version.

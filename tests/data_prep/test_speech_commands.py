@@ -64,6 +64,8 @@ def test_the_test_archive_takes_the_place_of_the_list(folder: Path, tmp_path: Pa
         run(both, tmp_path / "data", task="v2-12", test="archive")
     pack(test_set, both / "speech_commands_test_set_v0.02.tar.gz")
     prepared = run(both, tmp_path / "data", task="v2-12", test="archive")
+    [said] = [line for line in prepared.warnings if "published test set" in line]
+    assert "has 4,890 clips, this one 14; unpack it again" in said
     tested = Counter(c.label for c in prepared.clips if c.split == "test")
     # A clip of digital silence is what its label says, not a bad one.
     assert tested == {"yes": 3, "no": 3, "up": 3, "_unknown_": 3, "_silence_": 2}

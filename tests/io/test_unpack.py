@@ -194,6 +194,9 @@ def test_damaged_archives_leave_nothing(
         del content[15_000:]
     archive.write_bytes(content)
     refused(archive, "cannot be unpacked")
+    if kind == "zip":  # as an interrupted download leaves it
+        archive.write_bytes(content[:-50])
+        refused(archive, "a zip whose end is missing, so it is truncated; fetch it again")
 
 
 def test_a_tar_that_ends_early_is_refused(tmp_path: Path) -> None:
