@@ -17,7 +17,7 @@ from spaudio.cli.model_commands import (
 from spaudio.cli.subcommand import FORCE, MODEL, PATHS, SKIP_BAD, WITH, Subcommand
 from spaudio.errors import ConfigError, counted
 from spaudio.io.escape import printable
-from spaudio.io.output import check_output
+from spaudio.io.output import check_name, check_output
 
 if TYPE_CHECKING:
     from spaudio.inference.annotated import Annotations
@@ -45,6 +45,8 @@ def _detect(chosen: argparse.Namespace) -> None:
     inputs += [chosen.table] * (chosen.table is not None)
     written = [*targets.values()] or [output] * (output is not None)
     new_folder = output if targets and output is not None and not output.exists() else None
+    for target in written:
+        check_name(target, f"--output {output}")
     for target in [new_folder] if new_folder else written:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations

@@ -75,12 +75,12 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if found is None or (bad and not chosen.skip_bad):
         tell_bad(bad, skip=chosen.skip_bad, some=False)
         return
+    if chosen.output is not None:  # before the tables, whose reader may leave, as `head` does
+        write_probabilities(chosen.output, {"test": found.probabilities})
     sys.stderr.writelines(f"{printable(note)}\n" for note in found.notes)
     show_rows(found.rows, "Test split" if chosen.data is None else str(chosen.data))
     if chosen.per_class:
         show_rows(found.per_class(), "By class" + (", together" if len(models) > 1 else ""))
-    if chosen.output is not None:
-        write_probabilities(chosen.output, {"test": found.probabilities})
     tell_bad(bad, skip=chosen.skip_bad, some=True)
 
 
@@ -107,9 +107,8 @@ def _explain(chosen: argparse.Namespace) -> None:
             lines.append(f"  without {part:>20} the log-odds fall by {drop:.2f}")
     if len(lines) == 1:
         lines.append("  no single part supports this class")
-    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
     found.draw(output, chosen.file.name)
-    sys.stdout.write(f"{printable(output)}\n")
+    sys.stdout.writelines(f"{printable(line)}\n" for line in [*lines, output])
 
 
 def _listen(chosen: argparse.Namespace) -> None:

@@ -62,7 +62,8 @@ def compare_runs(
         write_records(records, table)
         say(f"records: {table}")
     groups = group_runs(records, over)
-    markdown = []
+    markdown: list[str] = []
+    shown: list[tuple[list[dict[str, str]], str]] = []
     is_text = all(record.facts["metric"] == "loss" for record in records)
     if not (is_text or convergence) and (baseline != "none" or step_costs is not None):
         raise ConfigError("--baseline and --step-costs need --convergence")
@@ -70,7 +71,7 @@ def compare_runs(
         rows = compare(groups)
         for doubt in doubts(groups, over):
             warn(f"warning: {doubt}")
-        show_rows(rows, "Test split")
+        shown.append((rows, "Test split"))
         markdown.append(escaped_table(rows) + "\n")
     if is_text or convergence:
         costs = None if step_costs is None else read_step_costs(step_costs)
@@ -80,7 +81,7 @@ def compare_runs(
             "Losses in nats. Costs per step and to the baseline's best loss are ratios to the "
             "baseline of the same seed"
         )
-        show_rows(rows, title)
+        shown.append((rows, title))
         markdown.append(f"{title}.\n\n{escaped_table(rows)}\n")
         if output is not None:
             figures, names = Figures(output.parent), [path.stem for path in figures_beside(output)]
@@ -90,6 +91,8 @@ def compare_runs(
     if output is not None:
         fill_place(output, "\n".join(markdown))
         say(f"table: {output}")
+    for rows, title in shown:  # last, since the reader of the output may leave, as `head` does
+        show_rows(rows, title)
 
 
 def figures_beside(output: Path) -> list[Path]:

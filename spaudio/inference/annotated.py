@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spaudio.audio.decode import probe
@@ -78,8 +78,7 @@ def read_annotations(
                     annotated.append(Event(one.start, one.end, label, 1.0))
                 elif not is_nothing(label):
                     unknown.add(label)
-    for file, annotated in events.items():
-        _check_ends(file, annotated)
+    events = {file: _within(file, annotated) for file, annotated in events.items()}
     if unknown and not any(events.values()):
         raise DataError(
             f"{table} has the labels {some(sorted(unknown))}, none of which is a class of the "
@@ -98,15 +97,25 @@ def read_annotations(
     return Annotations(events, scored, notes)
 
 
-def _check_ends(file: Path, annotated: Sequence[Event]) -> None:
-    """Checks that no event ends after its recording, by the length that the header declares."""
+def _within(file: Path, annotated: Sequence[Event]) -> list[Event]:
+    """Returns events that end with their recording at the latest.
+
+    Its length is the one that the header declares. An event may end a little later, as rounding
+    does; what lies after the end is dropped.
+
+    Raises:
+        DataError: If one ends clearly after it.
+    """
     try:
         seconds = probe(file).seconds
     except AudioError:  # `detect` gives the reason
-        return
+        return list(annotated)
     if late := [event for event in annotated if event.end > seconds + ROUNDING]:
         raise DataError(
             f"{some([f'{event.start:g}-{event.end:g} s' for event in late])} of the annotations of "
             f"{file} end after the recording, which is {seconds:.3f} s long; correct the table, or "
             "name the table of this recording"
         )
+    return [
+        replace(event, end=min(event.end, seconds)) for event in annotated if event.start < seconds
+    ]

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.report.probabilities import ClipProbabilities
-from spaudio.training.temperature import class_probabilities, logits_of, smoothed_loss
+from spaudio.training.temperature import (
+    FEW,
+    SPREAD,
+    class_probabilities,
+    logits_of,
+    smoothed_loss,
+)
 
 _MOST = 10.0  # as the weight of a model
 
@@ -103,7 +109,9 @@ def choose_weights(models: Sequence[Splits], *, multi_label: bool) -> tuple[list
 def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> list[float]:
     """Finds the weights, from 0 to 10, with the lowest cross-entropy on the same clips.
 
-    One extra clip is assumed, as for the temperature (`spaudio.training.temperature`).
+    One extra clip is assumed, and a prior for few clips, as for the temperature
+    (`spaudio.training.temperature`): here of the logarithm of the sum of the weights. A sum of 1
+    leaves the probabilities of calibrated models as certain as they were.
 
     Raises:
         ConfigError: If classes differ.
@@ -113,10 +121,14 @@ def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> li
         check_classes(classes, one.classes)
     values = torch.stack([one.in_order(classes) for one in models])
     logits = logits_of(values, multi_label)
+    prior = FEW / (len(targets) + FEW)
+    extra = 1 - prior
 
     def loss_and_slope(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         given = torch.tensor(weights, requires_grad=True)
-        loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets)
+        loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets, extra)
+        unexpected = (given.sum().clamp_min(1e-6).log() / SPREAD).square() / 2
+        loss = loss + prior * unexpected / (len(targets) + extra)
         loss.backward()  # type: ignore[no-untyped-call]
         assert given.grad is not None
         return loss.item(), given.grad.numpy()

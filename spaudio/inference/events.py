@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from spaudio.io.csv_files import csv_text, for_csv
-from spaudio.io.escape import printable, writable
+from spaudio.io.escape import writable
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def as_audacity(recording: Recording) -> str:
     """Returns an Audacity label track: start, end, and class with confidence and clock time."""
     lines = []
     for event in recording.events:
-        words = [printable(event.label), f"{event.confidence:.2f}"]
+        words = [writable(event.label), f"{event.confidence:.2f}"]
         if recording.begin is not None:
             words.append(recording.clock(event.start))
         lines.append(f"{event.start:.6f}\t{event.end:.6f}\t{' '.join(words)}\n")
@@ -94,7 +94,7 @@ def as_raven(recording: Recording, top: float) -> str:
     for number, event in enumerate(recording.events, start=1):
         cells = [str(number), "Spectrogram 1", "1", f"{event.start:.6f}", f"{event.end:.6f}", "0",
                  f"{top:g}", writable(recording.path.name), writable(recording.path.absolute()),
-                 printable(event.label), f"{event.confidence:.4f}"]  # fmt: skip
+                 writable(event.label), f"{event.confidence:.4f}"]  # fmt: skip
         if recording.begin is not None:
             cells.append(recording.clock(event.start))
         lines.append("\t".join(cells))

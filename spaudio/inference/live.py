@@ -236,7 +236,8 @@ class StateStream(Stream):
         predictor: Predictor of a run with ``model.causal=true``, ``tokens.normalise=global`` and,
             for log-mel tokens, ``tokens.trim=false`` and ``tokens.spectrogram.top_db=0``.
         window: Seconds of the longest context, rounded up to whole tokens.
-        hop: Seconds from one prediction to the next; rounded to whole tokens.
+        hop: Seconds from one prediction to the next, rounded to whole tokens; at most half a
+            window, or some sound would be in no prediction.
 
     Raises:
         ConfigError: If the model cannot be streamed, or window or hop is out of range.
@@ -256,6 +257,11 @@ class StateStream(Stream):
         # The last token of a sound may begin where it ends.
         self._longest = max(2, round(window * tokens.sample_rate) // tokens.token_samples + 1)
         self._half = math.ceil(self._longest / 2)  # tokens
+        if self._hop > self._longest // 2 + 1:  # the start of a hop would be in no context
+            raise ConfigError(
+                f"hop={hop:g} s is more than half of window={window:g} s, with tokens of "
+                f"{tokens.token_seconds:g} s"
+            )
         self._behind, self._ahead = reach(tokens, self.model)
         EncoderStream(self.model.encoder)  # refuses what cannot be streamed
         most = self.model.encoder.config.max_tokens

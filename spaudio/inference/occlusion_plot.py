@@ -40,8 +40,9 @@ def plot_importance(
     hop = max(1, round(0.005 * sample_rate))
     size = 1 << (round(0.032 * sample_rate) - 1).bit_length()
     bands = mel_bands(sample_rate / 2, sample_rate / size)
+    whole = np.pad(waveform, (0, max(0, size - len(waveform))))  # librosa warns of less
     mel = librosa.feature.melspectrogram(
-        y=waveform, sr=sample_rate, n_fft=size, hop_length=hop, n_mels=bands
+        y=whole, sr=sample_rate, n_fft=size, hop_length=hop, n_mels=bands
     )
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=_FLOOR_DB)
     figure = make_figure(8, 6)

@@ -12,7 +12,8 @@ from pathlib import Path
 def write_atomic(path: Path, content: bytes) -> None:
     """Writes ``content`` beside ``path``, syncs it to disk and renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    # Not the name of the file, which may be as long as the file system allows.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".spaudio-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -24,6 +24,11 @@ def set_up_terminal() -> None:
     would stop at a class name that has one. Warnings of this package are printed without the line
     of code that they come from, with which a user can do nothing.
     """
+    # They are closed in a process that is started without them, as by some daemons.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from spaudio.errors import ConfigError
 
+MOST_BYTES = 255  # of a file name, on common file systems
+
 
 def check_output(
     path: Path, option: str, *, inputs: Iterable[Path] = (), force: bool = False
@@ -24,6 +26,7 @@ def check_output(
         ConfigError: If the file must not or cannot be written.
     """
     given = f"{option} {path}"
+    check_name(path, given)
     try:
         if path.is_symlink():
             raise ConfigError(f"{given} is a symbolic link; name the file itself")
@@ -47,6 +50,23 @@ def check_output(
             f"{given} cannot be written ({error.strerror}); name a file in a folder that can be "
             "written to"
         ) from error
+
+
+def check_name(path: Path, given: str) -> None:
+    """Refuses a file name that is longer than file systems allow.
+
+    Args:
+        path: The file to write, whose folder may not exist.
+        given: How the user named it, for the message.
+
+    Raises:
+        ConfigError: If the name is too long.
+    """
+    if (size := len(os.fsencode(path.name))) > MOST_BYTES:
+        raise ConfigError(
+            f"{given}: the file name {path.name} has {size} bytes, and may have {MOST_BYTES}; give "
+            "a shorter one"
+        )
 
 
 def _holds(source: Path, path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -75,7 +76,11 @@ def show(table: Table, file: IO[str] | None = None) -> None:
     """Prints a table at its full width, so that nothing is truncated."""
     from rich.console import Console
 
-    Console(width=max(_width(table), Console().width), file=file).print(table)
+    console = Console(width=max(_width(table), Console().width), file=file)
+    # rich would end the process, with another code, if what reads the output had closed it.
+    with console.capture() as text:
+        console.print(table)
+    (file or sys.stdout).write(text.get())
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

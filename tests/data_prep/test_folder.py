@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from data_prep.folder import _little_training, prepare
-from spaudio.audio import SourceClips, intervals
+from spaudio.audio import SourceClip, SourceClips, intervals
 from spaudio.audio.corrections import correct_labels
 from spaudio.audio.intervals import Interval
 from spaudio.errors import AudioError, ConfigError, DataError

@@ -49,7 +49,7 @@ def test_annotations_of_another_recording_are_refused(tmp_path: Path) -> None:
     soundfile.write(file, np.full(8000, 0.1), 8000)
     table.write_text("file_name,start,end,label\na.wav,0.5,1.05,owl\n")  # as if rounded
     assert read_annotations(table, [file], [file], CLASSES).events == {
-        file: [Event(0.5, 1.05, "owl", 1.0)]
+        file: [Event(0.5, 1.0, "owl", 1.0)]  # there is no segment after the end
     }
     table.write_text("file_name,start,end,label\na.wav,0.5,1.2,owl\n")
     with pytest.raises(DataError, match=r"0.5-1.2 s of the annotations of .*a.wav end after"):

@@ -171,6 +171,13 @@ def test_every_format_and_what_cannot_be_written(
     assert " events in 2.0 s (window 0.5 s)\n" in err
     main([*command, "--window", "0.3"])
     assert " events in 2.0 s (window 0.3 s)\n" in capsys.readouterr().err
+    long = tmp_path / "in" / ("c" * 248 + ".wav")
+    (tmp_path / "in" / "a.wav").rename(long)
+    new = ["--format", "raven", "--output", str(tmp_path / "new")]
+    with pytest.raises(SystemExit, match="has 262 bytes, and may have 255"):
+        main([*command, *new])
+    assert not (tmp_path / "new").exists()
+    long.rename(tmp_path / "in" / "a.wav")
     for form, end in (("audacity", "audacity.txt"), ("raven", "raven.txt")):
         with pytest.raises(SystemExit, match="there is no folder"):
             main([*command, "--format", form, "--output", str(tmp_path / "new" / form)])

@@ -112,6 +112,17 @@ def test_weights_are_those_of_the_likeliest_labels() -> None:
     assert weight == pytest.approx(0, abs=0.1)
 
 
+def test_few_clips_do_not_make_certain_models_uncertain() -> None:
+    labels = torch.arange(6) % 4
+    certain = noisy(labels, 0.1, 0)
+    logits = 4 * certain.values.log()
+    certain = replace(certain, values=logits.softmax(dim=1))
+    for one in ([certain], [certain, certain]):
+        weights = fit_weights(one, multi_label=False)
+        assert 0.7 < sum(weights) < 1.3
+        assert max(weights) == pytest.approx(min(weights), abs=1e-3)
+
+
 def test_weights_are_fitted_to_the_same_clips_and_classes_by_name() -> None:
     labels = torch.arange(400) % 4
     one, two = noisy(labels, 1.5, 1), noisy(labels, 3, 2)

@@ -90,6 +90,18 @@ def test_models_together(own_run: Path, other: Path, evaluate: Evaluate, tmp_pat
     assert found.labels == tests[0].labels
 
 
+def test_the_file_is_written_before_the_reader_of_the_table_may_leave(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*given: object) -> None:
+        raise SystemExit(141)
+
+    monkeypatch.setattr("spaudio.report.tables.show_rows", leave)
+    with pytest.raises(SystemExit, match="141"):
+        main(["evaluate", str(own_run), "--output", str(tmp_path / "p.csv")])
+    assert read_probabilities(tmp_path / "p.csv")["test"].clips
+
+
 def test_folds_are_averaged(own_run: Path, other: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     for name, parts in (("a", (own_run, other)), ("b", (other, own_run))):
         for fold, run in zip(("1", "2"), parts, strict=True):

@@ -35,6 +35,15 @@ def test_the_path_of_a_recording_is_kept() -> None:
     assert row["Begin File"] == "9.00\u202fAM\\n.wav"
 
 
+def test_labels_keep_their_letters() -> None:
+    """Also those that a terminal cannot show: the labels are read again, and must be classes."""
+    label = "\u72ac\u3000\u732b \u0645\u06cc\u200c\u0634\u0648\u062f"
+    one = Recording(Path("a.wav"), 10.0, [Event(0.5, 1.0, label, 0.9)])
+    [row] = csv.DictReader(as_raven(one, 8000.0).splitlines(), delimiter="\t")
+    assert row["Class"] == label
+    assert as_audacity(one).split("\t")[2] == f"{label} 0.90\n"
+
+
 def test_labels_of_audacity() -> None:
     """https://manual.audacityteam.org/man/importing_and_exporting_labels.html"""
     lines = [line.split("\t") for line in as_audacity(PLAIN).splitlines()]

@@ -1,12 +1,14 @@
 """What decided the answer to a real clip: the model is asked again without it."""
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import spaudio
@@ -109,5 +111,9 @@ def test_the_command_prints_and_draws(
     assert found is not None
     assert float(found[2]) - float(found[1]) == pytest.approx(0.2, abs=0.011)
     assert Path("x.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+    soundfile.write("two.wav", [0.1, -0.1], 8000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as librosa's, of less than a window
+        main(["explain", str(own_run), "two.wav"])
     with pytest.raises(SystemExit, match=r"end in \.png or \.svg"):
         main(["explain", str(own_run), str(CLIP), "--output", "x.txt"])

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from spaudio.io.atomic import new_folder
+from spaudio.errors import ConfigError
+from spaudio.io.atomic import new_folder, write_atomic
+from spaudio.io.output import check_output
+
+
+def test_a_file_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    file = tmp_path / ("\u3042" * 83 + ".txt")  # 253 bytes
+    write_atomic(file, b"text")
+    check_output(file, "--output", force=True)
+    assert [*tmp_path.iterdir()] == [file]
+    with pytest.raises(ConfigError, match=r"--output .* has 256 bytes, and may have 255; give"):
+        check_output(file.with_name("\u3042" * 84 + ".txt"), "--output")
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """How a command ends on an error."""
 
+import contextlib
+import os
+import sys
+import warnings
+
 import pytest
 
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.command_line import errors_in_one_line
+from spaudio.io.command_line import errors_in_one_line, set_up_terminal
+from spaudio.report.tables import show_rows
 
 
 def test_an_error_of_the_user_is_one_line() -> None:
@@ -19,6 +25,27 @@ def test_an_error_of_the_user_is_one_line() -> None:
     with pytest.raises(SystemExit) as ended, errors_in_one_line(tell=told.append):
         raise error
     assert (ended.value.code, told) == (1, [error])
+
+
+def test_a_command_may_be_started_without_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    set_up_terminal()
+    with errors_in_one_line():
+        print("result")
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def test_a_table_whose_reader_has_left_is_a_broken_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    file = os.fdopen(writer, "w")
+    with pytest.raises(BrokenPipeError):  # rich ends the process with an exit code of its own
+        show_rows([{"setting": "a" * 100_000}], "Title", file)
+    with contextlib.suppress(BrokenPipeError):
+        file.close()
 
 
 def test_ctrl_c_needs_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
