@@ -300,12 +300,12 @@ def _little_training(clips: Sequence[SourceClip], fraction: float) -> list[str]:
         fraction: Share of the clips that was asked.
     """
     trained = sum(clip.split == "train" for clip in clips)
-    if trained >= fraction / 2 * len(clips):
-        return []
     group, most = Counter(clip.group for clip in clips).most_common(1)[0]
+    if trained >= fraction / 2 * len(clips) or most == 1:
+        return []
     return [
         f"only {trained} of {len(clips)} clips are trained on, as groups are not divided, and "
-        f"{group!r} has {most} clips; another split_seed may leave more, or give the splits"
+        f"{group!r} has {counted(most, 'clip')}; try another split_seed, or give the splits"
     ]
 
 

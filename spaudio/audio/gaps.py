@@ -27,7 +27,7 @@ def background_between(
 ) -> tuple[list[SourceClip], list[Interval], dict[str, str]]:
     """Chooses intervals of annotated recordings in which nothing is annotated.
 
-    They are as long as the median of the annotations, and in each split as many as it has
+    They are as long as the median of the annotations, and in each split at most as many as it has
     annotations: a recording consists mostly of sound without events, and fewer clips of it lead to
     more false events. Each has the group and the split of the annotation that is nearest to it, so
     a recording is divided as its annotations are. An interval of a recording without annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spaudio.audio.cuts import make_cuts, state_of
-from spaudio.audio.decode import MAX_SAMPLES, Waveform, is_silent, probe, stream_audio
+from spaudio.audio.decode import MAX_SAMPLES, MAX_SECONDS, Waveform, is_silent, probe, stream_audio
 from spaudio.audio.wav import write_wav
 from spaudio.errors import DataError
 
@@ -87,12 +87,15 @@ def cut_intervals(
 
 def _cut(recording: Path, intervals: Sequence[Interval], target: Path) -> Iterator[Path]:
     """Writes the intervals of one recording, sorted by start, in one pass; yields their paths."""
-    rate = probe(recording).sample_rate
+    header = probe(recording)
+    rate = header.sample_rate
+    most = min(MAX_SECONDS, MAX_SAMPLES / rate)
     for one in intervals:
-        if (one.end - one.start) * rate > MAX_SAMPLES:  # before it is held in memory
+        # Before it is held in memory; one that ends after its recording is reported below.
+        if one.end - one.start > most and one.end <= header.seconds + ROUNDING:
             raise DataError(
                 f"{one.where}: the interval from {one.start:g} to {one.end:g} s is longer than "
-                f"{MAX_SAMPLES / rate:g} s, the most at {rate:,} Hz; divide it"
+                f"{most:g} s, the most at {rate:,} Hz; divide it"
             )
     coming = deque((round(one.start * rate), round(one.end * rate), one) for one in intervals)
     current: list[tuple[int, int, Interval, list[Waveform]]] = []

@@ -154,15 +154,37 @@ def split_by_group(
         group: Counter(sorted(clip.label for clip in members))
         for group, members in _gather(clips, lambda clip: clip.group).items()
     }
-    division = _Division(groups, {s: f for s, f in fractions.items() if f > 0}, seed)
-    return [replace(clip, split=division.splits[clip.group]) for clip in clips]
+    wanted = {split: fraction for split, fraction in fractions.items() if fraction > 0}
+    divisions, errors = [], []
+    for anywhere in (False, True):  # either rule is better for some groups
+        try:
+            divisions.append(_Division(groups, wanted, seed, anywhere=anywhere))
+        except DataError as error:
+            errors.append(error)
+    if not divisions:
+        raise errors[0]
+    best = min(divisions, key=_Division.quality)
+    return [replace(clip, split=best.splits[clip.group]) for clip in clips]
 
 
 class _Division:
-    """Assigns groups to splits greedily, largest first, then moves some to cover the labels."""
+    """Assigns groups to splits greedily, largest first, then moves some to cover the labels.
+
+    Args:
+        groups: Number of clips of each label, by group.
+        fractions: Share of each split.
+        seed: Seed of the order of groups of equal size.
+        anywhere: Whether a label is covered by a group of any split, and the deviation of the split
+            that it leaves counts too; else by one of training.
+    """
 
     def __init__(
-        self, groups: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
+        self,
+        groups: Mapping[str, Counter[str]],
+        fractions: Mapping[str, float],
+        seed: int,
+        *,
+        anywhere: bool,
     ) -> None:
         if len(groups) < len(fractions):
             named = ", ".join(repr(group) for group in sorted(groups))
@@ -171,7 +193,7 @@ class _Division:
                 f"are {len(groups)} ({named}); check what defines the groups, give splits, "
                 "or split by clip"
             )
-        self.groups, self.fractions = groups, fractions
+        self.groups, self.fractions, self.anywhere = groups, fractions, anywhere
         self.totals = Counter[str]()  # `sum` would copy it for each group
         for labels in groups.values():
             self.totals.update(labels)
@@ -183,6 +205,16 @@ class _Division:
         self._cover_training()
         for split in [name for name in fractions if name != "train"]:
             self._cover(split)
+
+    def quality(self) -> tuple[int, float]:
+        """Returns the labels that splits lack, and the squared deviation; less is better."""
+        shares = [
+            (self.counts[split][label] / total, fraction)
+            for split, fraction in self.fractions.items()
+            for label, total in sorted(self.totals.items())
+        ]
+        lacking = sum(share == 0 for share, _ in shares)
+        return lacking, sum((share - fraction) ** 2 for share, fraction in shares)
 
     def _put(self, group: str, split: str) -> None:
         if group in self.splits:
@@ -199,8 +231,10 @@ class _Division:
         return loss
 
     def _loss_of_move(self, group: str, split: str) -> float:
-        """Returns the change if an assigned group moves, in the split that it leaves too."""
+        """Returns the change if an assigned group moves; with ``anywhere`` in both splits."""
         left, loss = self.splits[group], self._loss_with(group, split)
+        if not self.anywhere:
+            return loss
         for label, number in self.groups[group].items():
             gap = self.counts[left][label] / self.totals[label] - self.fractions[left]
             loss += (gap - number / self.totals[label]) ** 2 - gap**2
@@ -213,7 +247,7 @@ class _Division:
                 self._put(min(holders, key=lambda group: self.groups[group].total()), "train")
 
     def _cover(self, split: str) -> None:
-        """Moves groups into ``split`` for the labels it lacks, if another split has more."""
+        """Moves groups into ``split`` for the labels it lacks, if their splits have more."""
         for label in sorted(self.totals):
             if self.counts[split][label] > 0:
                 continue
@@ -246,7 +280,7 @@ class _Division:
     def _can_spare(self, group: str, split: str) -> bool:
         """Whether the split of a group would keep clips of all its labels without it."""
         left = self.splits[group]
-        return left != split and all(
+        return (left != split if self.anywhere else left == "train") and all(
             self.counts[left][label] > number for label, number in self.groups[group].items()
         )
 

@@ -78,10 +78,10 @@ def _measure(chosen: argparse.Namespace) -> None:
     for path in files:
         check_output(path, option, force=force)
     report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
-    print(describe(report, columns))
     write_atomic(table, (json.dumps(report, indent=2) + "\n").encode())
     for chart in charts:
         growth.plot(report, chart)
+    print(describe(report, columns))
     print(f"\nwritten to {output}")
 
 

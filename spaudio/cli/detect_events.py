@@ -40,13 +40,16 @@ def _detect(chosen: argparse.Namespace) -> None:
         tell_bad(bad_folders, skip=chosen.skip_bad, some=False)
         return
     output, form = chosen.output, chosen.format
+    if output is not None:
+        check_name(output, f"--output {output}", "give a shorter one")
     targets = _event_files(output, form, files)
     inputs = [chosen.run, *chosen.others, *([] if targets else chosen.paths)]
     inputs += [chosen.table] * (chosen.table is not None)
     written = [*targets.values()] or [output] * (output is not None)
     new_folder = output if targets and output is not None and not output.exists() else None
     for target in written:
-        check_name(target, f"--output {output}")
+        remedy = "rename the recording, or use --format csv"
+        check_name(target, f"--output {output}", remedy if targets else "give a shorter one")
     for target in [new_folder] if new_folder else written:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations

@@ -238,7 +238,7 @@ LISTEN: Subcommand = (_listen, "classify live sound from a microphone", {
     "--window": {"type": float, "metavar": "S", "help": "seconds of sound per prediction "
                  "(default: the median length of the training clips)"},
     "--hop": {"type": float, "metavar": "S", "help": "seconds from one prediction to the next "
-              "(default: 0.25, or the window if that is less)"},
+              "(default: 0.25, or half the window if that is less)"},
     "--unsure": UNSURE,
 })  # fmt: skip
 EXPORT: Subcommand = (_export, "export a run's model with its front-end (ONNX or pt2)", {

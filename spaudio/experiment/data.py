@@ -255,9 +255,10 @@ def _split(settings: AudioSettings, prepared: Prepared) -> tuple[list[Clip], lis
     before, after = (sum(clip.split == "valid" for clip in one) for one in (clips, kept))
     if before == after:
         return kept, []
-    what = "left out" if by_group else "trained on instead"
+    number = before - after
+    what = f"{'is' if number == 1 else 'are'} {'left out' if by_group else 'trained on instead'}"
     return kept, [
-        f"{counted(before - after, 'clip')} of the validation split {what}: the same audio, or "
+        f"{counted(number, 'clip')} of the validation split {what}, because the same audio, or "
         "part of it, is in the training split"
     ]
 

@@ -15,7 +15,7 @@ from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS
 from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
-from spaudio.model.pretrained.encoder_source import is_missing
+from spaudio.model.pretrained.encoder_source import is_folder
 from spaudio.report.comparison import check_same_data
 from spaudio.report.records import (
     DESCRIBING,
@@ -77,8 +77,7 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
                 )
         for name, (there, wanted) in differences(settings, run.settings).items():
             # Local folders may have moved; their contents are compared when the runs are read.
-            moved = name not in _MODELS_AND_AUDIO or _are_folders(there, wanted)
-            if name in NEUTRAL_SETTINGS and moved:
+            if name in NEUTRAL_SETTINGS and _may_be_equal(name, there, wanted):
                 continue
             if name in run.settings.given:
                 raise ConfigError(
@@ -91,7 +90,9 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
         for name in (name for name in others if name not in run.settings.given):
             there = had.get(name)
             first, one = values.setdefault((run.data, name), (there, run))
-            if there != first:
+            if there != first and not (
+                name in NEUTRAL_SETTINGS and _may_be_equal(name, there, first)
+            ):
                 raise ConfigError(
                     f"{one.folder} was run with {name}={first}, {run.folder} with {name}={there}, "
                     "and the study does not set it; run all with the same overrides"
@@ -99,9 +100,16 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     return others
 
 
-def _are_folders(*sources: str | None) -> bool:
-    """Whether all sources are local folders, which may be missing, rather than ids or none."""
-    return all(one is not None and (is_missing(one) or Path(one).is_dir()) for one in sources)
+def _may_be_equal(name: str, one: str | None, other: str | None) -> bool:
+    """Whether two values of a neutral setting may name the same input: folders may have moved."""
+    if name not in _MODELS_AND_AUDIO:
+        return True
+    if one is None or other is None:
+        return False
+    if name == "pretrain.source":  # never a Hub id
+        return True
+    # A relative path may look like a Hub id.
+    return all(map(is_folder, (one, other))) or Path(one).parts[-2:] == Path(other).parts[-2:]
 
 
 def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
@@ -127,8 +135,9 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
         # A study may compare encoders; those of one name must have the same weights.
         encoder = str(getattr(run.settings.model, "source", None))
         check_same_data(firsts.setdefault(("encoder", encoder), record), record, [OF_BASE])
-        audio = str(record.settings.get("pretrain.source"))
-        same = firsts.setdefault(("pretraining", audio), record)
+        audio = getattr(getattr(run.settings, "pretrain", None), "source", None)
+        own = () if audio else (run.title, run.setting)  # not named by the study
+        same = firsts.setdefault(("pretraining", audio, *own), record)
         check_same_data(same, record, [OF_PRETRAINING])
         trained[run.title].setdefault(bool(record.settings.get("validation.train")), run.setting)
         if not record.log:

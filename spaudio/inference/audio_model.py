@@ -193,8 +193,8 @@ class AudioModel(Predictor):
         Args:
             window: Maximum seconds of sound per prediction; None is that given to `load`, or the
                 median length of the training clips.
-            hop: Seconds from one prediction to the next; None is 0.25, or the window if that is
-                less.
+            hop: Seconds from one prediction to the next; None is 0.25, or half the window if
+                that is less.
 
         Returns:
             The stream. Called with blocks of samples, it yields predictions.

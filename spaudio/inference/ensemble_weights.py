@@ -127,7 +127,7 @@ def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> li
     def loss_and_slope(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         given = torch.tensor(weights, requires_grad=True)
         loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets, extra)
-        unexpected = (given.sum().clamp_min(1e-6).log() / SPREAD).square() / 2
+        unexpected = ((given.sum() + 1e-3).log() / SPREAD).square() / 2
         loss = loss + prior * unexpected / (len(targets) + extra)
         loss.backward()  # type: ignore[no-untyped-call]
         assert given.grad is not None

@@ -124,13 +124,15 @@ def open_stream(
     Args:
         predictor: Predictor of the run.
         window: Maximum seconds of sound per prediction; None is the predictor's window for events.
-        hop: Seconds from one prediction to the next; None is 0.25, or the window if that is less.
+        hop: Seconds from one prediction to the next; None is 0.25, or half the window if that is
+            less.
 
     Raises:
         ConfigError: If window or hop is out of range.
     """
     window = predictor.event_seconds if window is None else window
-    hop = min(0.25, window) if hop is None else hop
+    if hop is None:
+        hop = min(0.25, window, max(window / 2, predictor.frame_seconds))
     refused = _why_not_incremental(predictor)
     if refused is None:
         try:

@@ -26,7 +26,7 @@ def check_output(
         ConfigError: If the file must not or cannot be written.
     """
     given = f"{option} {path}"
-    check_name(path, given)
+    check_name(path, given, "give a shorter one with --output")
     try:
         if path.is_symlink():
             raise ConfigError(f"{given} is a symbolic link; name the file itself")
@@ -52,20 +52,21 @@ def check_output(
         ) from error
 
 
-def check_name(path: Path, given: str) -> None:
+def check_name(path: Path, given: str, remedy: str) -> None:
     """Refuses a file name that is longer than file systems allow.
 
     Args:
         path: The file to write, whose folder may not exist.
         given: How the user named it, for the message.
+        remedy: What the user can do.
 
     Raises:
         ConfigError: If the name is too long.
     """
     if (size := len(os.fsencode(path.name))) > MOST_BYTES:
         raise ConfigError(
-            f"{given}: the file name {path.name} has {size} bytes, and may have {MOST_BYTES}; give "
-            "a shorter one"
+            f"{given}: the file name {path.name} has {size} bytes, and may have {MOST_BYTES}; "
+            f"{remedy}"
         )
 
 

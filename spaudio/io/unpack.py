@@ -8,6 +8,7 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import stat
@@ -245,15 +246,19 @@ class _Bounded:
 
 def _open_tar(stream: IO[bytes]) -> tarfile.TarFile:
     bounded: Any = _Bounded(stream)
+    start = b""
     try:
+        start = stream.read(4)
+        stream.seek(0)
         return tarfile.open(fileobj=bounded, mode="r:")
     except DAMAGE as error:
-        with contextlib.suppress(OSError, *DAMAGE):
-            stream.seek(0)
-            if stream.read(4) in _ZIP_STARTS:
-                raise DataError(
-                    "a zip whose end is missing, so it is truncated; fetch it again"
-                ) from error
+        if start == b"PK\x03\x04":
+            compressed = not isinstance(stream, io.BufferedReader)
+            raise DataError(
+                "a compressed zip; decompress it first"
+                if compressed
+                else "a zip without its end: it is truncated, or other data follow; fetch it again"
+            ) from error
         raise DataError(
             f"neither a zip nor a tar archive ({error}); give one, or a folder"
         ) from error

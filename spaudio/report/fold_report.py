@@ -273,7 +273,9 @@ def _notes(folds: Folds) -> list[str]:
         for line in [*([balance] if balance else []), *one.get("notes", ())]:
             concerned.setdefault(line, []).append(row["fold"])
     return [
-        line if len(names) == len(folds.reports) else f"fold {', '.join(names)}: {line}"
+        line
+        if len(names) == len(folds.reports)
+        else f"fold{'s' * (len(names) > 1)} {', '.join(names)}: {line}"
         for line, names in concerned.items()
     ]
 

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spaudio.io.escape import for_markdown
@@ -61,13 +61,25 @@ def show_results(
         "before and after training": modulation_rows(results),
     }
     tables = {title: rows for title, rows in tables.items() if rows}
+    if output is not None:  # before the tables, whose reader may leave, as `head` does
+        _write_page(results, tables, list(effects.values()), controls, output, adapted=adapted)
     for title, rows in tables.items():
         show_rows(rows, title)
-    if output is None:
-        return
+
+
+def _write_page(
+    results: Sequence[Result],
+    tables: Mapping[str, Sequence[Mapping[str, str]]],
+    effects: Sequence[Sequence[Effect]],
+    controls: Sequence[Effect],
+    output: Path,
+    *,
+    adapted: bool,
+) -> None:
+    """Draws the charts of a study, and writes them with its tables."""
     figures, drawn = Figures(output.parent), []
     charts = [path.stem for path in charts_beside(output)]
-    minus_baseline = [effect for found in effects.values() for effect in found]
+    minus_baseline = [effect for found in effects for effect in found]
     compared = [*minus_baseline, *controls]
     if compared:
         figures.draw(charts[0], lambda path: plot_effects(minus_baseline, controls, path))

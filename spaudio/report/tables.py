@@ -78,9 +78,12 @@ def show(table: Table, file: IO[str] | None = None) -> None:
 
     console = Console(width=max(_width(table), Console().width), file=file)
     # rich would end the process, with another code, if what reads the output had closed it.
+    out = file or sys.stdout
+    out.flush()  # before the end of the capture, which flushes too
     with console.capture() as text:
         console.print(table)
-    (file or sys.stdout).write(text.get())
+    out.write(text.get())
+    out.flush()
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

@@ -213,6 +213,7 @@ class TrainingLoop:
         optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["rng"], self.seed, self.accelerator)
         self.so_far = SoFar(**state["so_far"])
+        self.so_far.steps = self.so_far.epochs * self.steps  # not in older checkpoints
         if self.accelerator.process_index:
             self.so_far.tokens = 0  # the total is kept by the first process
         # Before a checkpoint is removed, all must have read it.

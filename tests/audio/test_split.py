@@ -182,6 +182,9 @@ def test_small_groups_fill_what_a_large_one_leaves() -> None:
     [
         ([{"a": 200}, {"a": 11}, {"a": 4}, {"a": 6, "b": 5}, {"b": 3}], (211, 4, 14)),
         ([{"a": 30, "b": 5}, {"a": 5}, {"b": 5}, {"a": 4, "b": 1}], None),
+        # Here a single group of training, which holds both labels, is the better one.
+        ([{"a": 6, "b": 7}, {"a": 3, "b": 10}, {"a": 9}, {"a": 5, "b": 10}], (24, 13, 13)),
+        ([{"b": 4}, {"a": 9}, {"a": 8, "b": 3}], None),  # only one of the two ways finds a division
     ],
 )
 def test_a_label_is_covered_by_a_group_whose_loss_is_small(
@@ -196,7 +199,7 @@ def test_a_label_is_covered_by_a_group_whose_loss_is_small(
     ]
     after = split_by_group(before, valid_fraction=0.1, test_fraction=0.2, seed=0)
     counts = Counter(clip.split for clip in after)
-    assert counts["train"] > len(after) / 2
+    assert counts["train"] > 0.45 * len(after)
     if expected is not None:
         assert tuple(counts[split] for split in ("train", "valid", "test")) == expected
 

@@ -229,7 +229,7 @@ def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path
                        folder=tmp_path / "data", options={}, progress=False)  # fmt: skip
     assert prepared.duplicates
     clips, [said] = _split(settings, prepared)
-    assert "of the validation split trained on instead: the same audio" in said
+    assert "of the validation split are trained on instead, because the same audio" in said
     splits = {clip.path: clip.split for clip in clips}
     assert set(splits.values()) == {"train", "valid"}
     for group in prepared.duplicates:
@@ -243,7 +243,7 @@ def test_a_validation_split_holds_no_duplicate_of_a_training_clip(tmp_path: Path
     ]
     fewer, [said] = _split(by_group, replace(prepared, clips=apart))
     assert said.startswith(f"{len(apart) - len(fewer)} clip")
-    assert "of the validation split left out: the same audio" in said
+    assert "left out, because the same audio, or part of it, is in the training split" in said
     assert {clip.split for clip in clips} == {"train", "valid"}
     assert len({(clip.group, clip.split) for clip in clips}) == len({c.group for c in clips}) == 3
 

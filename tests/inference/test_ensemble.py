@@ -123,6 +123,18 @@ def test_few_clips_do_not_make_certain_models_uncertain() -> None:
         assert max(weights) == pytest.approx(min(weights), abs=1e-3)
 
 
+def test_models_that_are_worse_than_chance_keep_some_weight() -> None:
+    """With weights of 0, all classes would be equally probable."""
+    labels = torch.arange(60) % 3
+    torch.manual_seed(0)
+    models = []
+    for _ in range(2):
+        logits = -3 * torch.nn.functional.one_hot(labels, 4) + torch.randn(60, 4)
+        one = noisy(labels, 1, 0)
+        models.append(replace(one, values=logits.softmax(dim=1)))
+    assert 0 < sum(fit_weights(models, multi_label=False)) < 0.3
+
+
 def test_weights_are_fitted_to_the_same_clips_and_classes_by_name() -> None:
     labels = torch.arange(400) % 4
     one, two = noisy(labels, 1.5, 1), noisy(labels, 3, 2)

@@ -233,7 +233,9 @@ def test_windows_and_hops_of_no_use_are_named(centred: Predictor, tmp_path: Path
     for window, hop in ((0.5, 0.6), (0.5, 0.0), (0.5, -1), (float("nan"), 0.1), (0.5, 1e-5)):
         with pytest.raises(ConfigError, match="hop="):
             open_stream(centred, window, hop)
-    how = open_stream(causal(tmp_path / "long"), 0.5, 0.5).how
+    long = causal(tmp_path / "long")
+    assert isinstance(open_stream(long, 0.3), StateStream)
+    how = open_stream(long, 0.5, 0.5).how
     assert "hop=0.5 s is more than half of window=0.5 s" in how
     for setting in (
         "tokens.normalise=clip_level", "tokens.spectrogram.scaling=pcen",

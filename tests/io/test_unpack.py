@@ -196,7 +196,9 @@ def test_damaged_archives_leave_nothing(
     refused(archive, "cannot be unpacked")
     if kind == "zip":  # as an interrupted download leaves it
         archive.write_bytes(content[:-50])
-        refused(archive, "a zip whose end is missing, so it is truncated; fetch it again")
+        refused(
+            archive, "a zip without its end: it is truncated, or other data follow; fetch it again"
+        )
 
 
 def test_a_tar_that_ends_early_is_refused(tmp_path: Path) -> None:
