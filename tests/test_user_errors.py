@@ -257,7 +257,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         (link, "is a symbolic link"),
         (there, "exists; name another file, or replace it with --force"),
         (tmp_path / "b.md", "b-curves.png exists"),  # the figure beside it
-        (tmp_path / ("n" * 300), "cannot be written"),
+        (tmp_path / ("n" * 300), "has 300 bytes, and may have 255; give a shorter one"),
         (Path("/dev/null"), "is a device"),
         (Path("/proc/x"), "cannot be written"),
     ):

@@ -12,7 +12,7 @@ from spaudio.filters.analysis import (
     record_masks,
 )
 from spaudio.filters.bank import FilterBank, MultiScaleFilterBank
-from spaudio.filters.base import FILTERS, TokenFilter
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.depthwise import DepthwiseFilter
 from spaudio.filters.fir import FIRFilter
 from spaudio.filters.functional import filterbank
@@ -25,6 +25,7 @@ from spaudio.filters.insertion.insert import (
 )
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
+from spaudio.filters.registry import FILTERS
 from spaudio.filters.streaming import FilterStream
 
 __all__ = [

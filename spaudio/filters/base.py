@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from spaudio.filters.arguments import check_flag, check_tokens
 from spaudio.filters.definition import kernel_extent, without_padding
+from spaudio.filters.registry import register
 from spaudio.filters.sequences import check_state, filter_sequences
 from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
-
-#: Filter class by name. A subclass of :class:`TokenFilter` that has a ``name`` adds itself.
-FILTERS: dict[str, type["TokenFilter"]] = {}
 
 
 class TokenFilter(nn.Module):
@@ -34,7 +32,7 @@ class TokenFilter(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls):
-            _register(cls)
+            register(cls)
         elif not hasattr(cls, "name"):
             cls.name = cls.__name__  # for messages only
 
@@ -310,19 +308,3 @@ class TokenFilter(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
-
-
-def _register(cls: type[TokenFilter]) -> None:
-    """Adds a filter class to :data:`FILTERS`.
-
-    A class that is defined again, as in a notebook, replaces the earlier one.
-
-    Raises:
-        ValueError: If another class has the same name.
-    """
-    other = FILTERS.get(cls.name, cls)
-    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(
-            f"{cls.__qualname__}: the name {cls.name!r} is taken by {other}; choose another name"
-        )
-    FILTERS[cls.name] = cls

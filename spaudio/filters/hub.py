@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
-from spaudio.filters.base import FILTERS, TokenFilter
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.make import make_filter
+from spaudio.filters.registry import FILTERS
+
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
 
 try:
     from huggingface_hub import PyTorchModelHubMixin  # noqa: TID251
@@ -163,11 +166,11 @@ class SavedFilters(
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}: {error}") from error
         except RuntimeError as error:
-            raise ValueError(misfit(source, error)) from error
+            raise ValueError(_misfit(source, error)) from error
         return loaded
 
 
-def misfit(source: Any, error: RuntimeError) -> str:
+def _misfit(source: Any, error: RuntimeError) -> str:
     """Message for an error of ``load_state_dict``: weights do not fit the model of config.json."""
     first = [line.strip() for line in str(error).splitlines()][1:2]
     return (

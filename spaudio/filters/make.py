@@ -1,10 +1,15 @@
 """How a filter is built from its name and options."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spaudio.filters.base import FILTERS, TokenFilter
+from spaudio.filters.registry import FILTERS
+
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
 
 
 def make_filter(

@@ -6,10 +6,8 @@ position where each of N packed sequences begins and where the last one ends; th
 filter is its last inputs, (sequences, K - 1, dim).
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +16,22 @@ from spaudio.filters.arguments import check_device, require
 from spaudio.filters.definition import without_padding
 from spaudio.filters.precision import join, without_autocast
 
-if TYPE_CHECKING:
-    from spaudio.filters.base import TokenFilter
+
+class _Filter(Protocol):
+    """What is needed of a :class:`spaudio.filters.TokenFilter`, which describes each."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def extent(self) -> tuple[int, int]: ...
+    @property
+    def receptive_field(self) -> tuple[float, float]: ...
+    def convolve(self, window: Tensor) -> Tensor: ...
+    def filtered(self, x: Tensor) -> Tensor: ...
 
 
 def filter_sequences(
-    filter: TokenFilter,
+    filter: _Filter,
     x: Tensor,
     padding_mask: Tensor | None,
     cu_seqlens: Tensor | None,
@@ -73,7 +81,7 @@ def filter_sequences(
 
 
 def _filter_packed(
-    filter: TokenFilter,
+    filter: _Filter,
     x: Tensor,
     cu_seqlens: Tensor,
     initial_state: Tensor | None,
@@ -106,7 +114,7 @@ def _filter_packed(
     return y, spread[0, cu_seqlens[1:].unsqueeze(1) + before]
 
 
-def filter_after(filter: TokenFilter, window: Tensor) -> Tensor:
+def filter_after(filter: _Filter, window: Tensor) -> Tensor:
     """Computes what a causal filter adds to the tokens of a window after the first K - 1."""
     left, _ = filter.extent
     # For few tokens, the outputs of the first K - 1 would cost more than copying windows.
@@ -144,7 +152,8 @@ def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
     if not isinstance(cu_seqlens, Tensor):
         raise ValueError(f"cu_seqlens must be a tensor; got {type(cu_seqlens).__name__}")
     check_device(x, cu_seqlens, "cu_seqlens")
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.dtype not in _INTEGERS:
+    integers = cu_seqlens.dtype in (torch.int32, torch.int64)
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or not integers:
         raise ValueError(
             "cu_seqlens must be int32 or int64 (sequences + 1,); "
             f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
@@ -152,6 +161,3 @@ def check_cu_seqlens(cu_seqlens: Tensor, x: Tensor) -> None:
     fits = (cu_seqlens.diff() >= 0).all() & (cu_seqlens[0] >= 0) & (cu_seqlens[-1] <= x.shape[1])
     message = f"cu_seqlens must not decrease, and lie within 0 ... {x.shape[1]} tokens"
     require(fits, message, cu_seqlens)
-
-
-_INTEGERS = (torch.int32, torch.int64)

@@ -376,6 +376,26 @@ def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
     assert torch.equal(model.inner(x), before)
 
 
+def test_a_model_that_calls_itself_sees_the_mask_of_each_call() -> None:
+    class Twice(nn.Module):  # as R-Drop does
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, key_padding_mask: Any = None, twice: bool = False) -> Any:
+            again = self(x, key_padding_mask.flip(0)) if twice else None
+            y = self.layer(x)
+            return y if again is None else (y, again)
+
+    model, x = Twice(), torch.randn(2, 9, 4)
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    pad = torch.arange(9) >= torch.tensor([[9], [5]])
+    before = len(_IN_PROGRESS.calls)
+    for found, mask in zip(model(x, pad, twice=True), (pad, pad.flip(0)), strict=True):
+        assert torch.equal(found, model(x, mask))
+    assert len(_IN_PROGRESS.calls) == before
+
+
 def filtered_bert() -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Bert with open filters, ids of two texts, and their attention mask."""
     model, layers = text_model("bert", "sdpa")

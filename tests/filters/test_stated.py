@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spaudio.filters import FilterBank, FilterHandle, insert_filters, load_filters
+from spaudio.filters import (
+    FilterBank,
+    FilterHandle,
+    find_filters,
+    insert_filters,
+    load_filters,
+)
 
 TOKENS = 9
 PADDING = torch.arange(TOKENS) >= torch.tensor([[TOKENS], [5]])
@@ -259,6 +265,15 @@ def test_a_function_is_checked_and_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"with a function as padding_mask, .*padding_mask=FUNC"):
         load_filters(model, tmp_path)
     load_filters(model, tmp_path, padding_mask=of_lengths)
+    torch.testing.assert_close(model(x, lengths), expected)
+    find_filters(model).remove()
+    insert_filters(model, "layers.0", zero_init=False, padding_mask=of_lengths)
+    insert_filters(model, "layers.1", zero_init=False, padding_mask=None)
+    both = find_filters(model)
+    both.save_pretrained(tmp_path / "both")
+    expected = model(x, lengths)
+    both.remove()
+    load_filters(model, tmp_path / "both", padding_mask=of_lengths)
     torch.testing.assert_close(model(x, lengths), expected)
     plain = insert_filters(Lengths(), "layers")
     plain.save_pretrained(tmp_path / "plain")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spaudio.filters.base import TokenFilter
@@ -21,9 +22,10 @@ from spaudio.filters.insertion.generation import filter_with_cache
 from spaudio.filters.insertion.layout import Layout
 from spaudio.filters.insertion.packing import find_packed
 from spaudio.filters.insertion.padding import find_padding, warn_if_inverted
+from spaudio.filters.insertion.passes import Passes
 from spaudio.filters.insertion.stated import NOTHING, OFF, Stated, check_fits
 from spaudio.filters.insertion.subclass import make_subclass
-from spaudio.filters.tracing import as_leaf, is_eager, is_symbolic
+from spaudio.filters.tracing import as_leaf, in_backward, is_eager, is_symbolic
 
 CHILD = "token_filter"
 PLACE = "_filtered_place"
@@ -42,6 +44,7 @@ class Place:
             are relative to the module that filters were inserted into.
         checked: Not empty once a mask has been checked.
         stated: What the user states for calls.
+        passes: What was found in calls that a backward pass may repeat.
     """
 
     layer: str
@@ -50,6 +53,7 @@ class Place:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     checked: list[bool] = field(default_factory=list)
     stated: Stated = field(default_factory=Stated)
+    passes: Passes = field(default_factory=Passes)
 
     @property
     def reads_padding_around(self) -> bool:
@@ -66,14 +70,15 @@ class Place:
         return any(
             calls[watch].lengths is not None
             if watch in calls
-            else any(name.endswith("s") for name in watch.lengths)
+            else any(name.endswith("s") for name in watch.length_names)
             for watch in self.watches[1:]
         )
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
-        stated = self.stated.find(own.tokens, layer=self.layer, key=self.key)
+        stated = self.stated.find(own.tokens, self.passes, self.layer)
         if stated is OFF:
+            self._keep(own, stated=stated)
             return output
         calls = calls_around(own, self.watches)
 
@@ -90,18 +95,30 @@ class Place:
                 )
             if padding_mask is not None:  # of the whole model, whose layers may be on other devices
                 padding_mask = padding_mask.to(x.device)
-            past = past_tokens(calls)
+            past, packed = past_tokens(calls), None
             if past is not None and not past:
-                cu_seqlens = find_packed(
-                    calls, x.shape[0], x.shape[1], layer=self.layer, padding_mask=padding_mask
+                packed = find_packed(
+                    calls,
+                    x.shape[0],
+                    x.shape[1],
+                    layer=self.layer,
+                    padding_mask=padding_mask,
+                    passes=self.passes,
                 )
-                if cu_seqlens is not None:
-                    flat = x.reshape(1, -1, x.shape[2])
-                    y: Tensor = filter(flat, cu_seqlens=cu_seqlens.to(x.device))
-                    return y.view(x.shape)
+            self._keep(own, stated=stated, padding=padding_mask, packed=packed)
+            if packed is not None:
+                flat = x.reshape(1, -1, x.shape[2])
+                y: Tensor = filter(flat, cu_seqlens=packed.to(x.device))
+                return y.view(x.shape)
             return filter_with_cache(filter, x, padding_mask, calls, self.layer, self.key)
 
         return self.layout.apply(run, output, self.layer)
+
+    def _keep(self, own: Call, **found: Any) -> None:
+        """Keeps what was found for a call, if a backward pass may repeat it."""
+        # Reentrant checkpointing, whose first pass has no gradients, copies the tokens.
+        if is_eager() and torch.is_grad_enabled():
+            self.passes.keep(own.tokens, **found)
 
     def _padding(self, x: Tensor, calls: Sequence[Call], stated: Any) -> Tensor | None:
         """Returns the padding mask of the layer's tokens: the stated one, or that of the calls."""
@@ -116,14 +133,20 @@ class Place:
                 x.shape[0],
                 x.shape[1],
                 layer=self.layer,
-                lonely=not self.reads_padding_around,
+                repeated=in_backward() and self._misses_padding(calls),
                 named=wanted != "auto",
+                passes=self.passes,
             )
         # First whether it is eager: a compiler would guard what an eager call changes.
         if is_eager() and mask is not None and not self.checked:
             warn_if_inverted(mask, self.layer)
             self.checked.append(True)
         return mask
+
+    def _misses_padding(self, calls: Sequence[Call]) -> bool:
+        """Whether a module around the layer that takes a padding mask is not among the calls."""
+        called = {call.watch for call in calls}
+        return any(watch.takes_padding and watch not in called for watch in self.watches[1:])
 
     def _check_batch_first(self, x: Tensor, calls: Sequence[Call]) -> None:
         """Raises ValueError if the model's ids (batch, tokens) show that x is (tokens, batch)."""
@@ -206,7 +229,7 @@ def filtered_class(base: Any) -> Any:
                     f"{place.layer!r} take; insert filters with padding_mask=None to ignore padding"
                 )
             return as_leaf(self, args, kwargs)
-        own = place.watches[0].call(args, kwargs)
+        own = place.watches[0].record(args, kwargs)
         output = base.forward(self, *args, **kwargs)
         return place.apply(getattr(self, CHILD), output, own)
 

@@ -138,7 +138,7 @@ class Watch:
         self,
         module: nn.Module,
         padding_mask: str | PaddingFunction | None,
-        outermost: bool = False,
+        outermost: bool,
     ) -> None:
         self.names = argument_places(module.forward)
         self.open = takes_any_name(module.forward)
@@ -149,10 +149,10 @@ class Watch:
             usual = PADDING_ARGUMENTS if padding_mask == "auto" else (padding_mask,)
         elif outermost:
             self.function = padding_mask
-        self.padding = [n for n in usual if n and (self.open or n in self.names)]
+        self.padding_names = [n for n in usual if n and (self.open or n in self.names)]
         # An argument that arrives in **kwargs is known to be a mask when it is given.
         self.takes_padding = self.function is not None or any(n in self.names for n in usual)
-        self.attends = isinstance(module, nn.MultiheadAttention)
+        self.is_attention = isinstance(module, nn.MultiheadAttention)
         # Arguments whose mask of two axes was (batch, tokens) in an earlier call, by its shape.
         self.were_padding: set[str] = set()
         # In transformers, a mask of two axes is (batch, tokens) by convention.
@@ -160,22 +160,22 @@ class Watch:
         self.two_axes_are_padding = any(k.__module__.startswith("transformers.") for k in kinds)
         # Only "auto" looks at them. In a decoder's layer, src_mask is that of the memory.
         memory = "tgt_mask" in self.names and not self.several
-        self.attention_masks = [
+        self.attention_mask_names = [
             n
             for n in ATTENTION_MASKS
             if padding_mask == "auto" and not (memory and n == "src_mask")
         ]
         # Only "auto" leaves masks unread that the user has not named.
-        self.others = [
+        self.other_names = [
             n
             for n in self.names
             if padding_mask == "auto" and _OTHER_MASK.search(n) and n not in PADDING_ARGUMENTS
         ]
-        self.boundaries = [n for n in CU_SEQLENS if n in self.names]
-        self.lengths = [n for n in LENGTHS if n in self.names]
+        self.boundary_names = [n for n in CU_SEQLENS if n in self.names]
+        self.length_names = [n for n in LENGTHS if n in self.names]
         recurrent = RECURRENT_ARGUMENTS if self.two_axes_are_padding else ()
-        self.caches = (*CACHE_ARGUMENTS, *recurrent)
-        self.takes_cache = any(n in self.names for n in (*self.caches, POSITION))
+        self.cache_names = (*CACHE_ARGUMENTS, *recurrent)
+        self.takes_cache = any(n in self.names for n in (*self.cache_names, POSITION))
         # Its own models, such as EncodecModel, give zero at padding in padding_mask too; a forward
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
@@ -205,8 +205,8 @@ class Watch:
     @property
     def useful(self) -> bool:
         """Whether the module takes any argument that is recorded."""
-        named = any(n in self.names for n in ("position_ids", *self.attention_masks))
-        found = self.boundaries or self.lengths or self.others
+        named = any(n in self.names for n in ("position_ids", *self.attention_mask_names))
+        found = self.boundary_names or self.length_names or self.other_names
         return named or self.takes_padding or self.takes_cache or self.open or bool(found)
 
     def is_padding(self, name: str, value: Any, batch: int, tokens: int) -> bool:
@@ -223,7 +223,7 @@ class Watch:
             self.were_padding.add(name)
         return name in self.were_padding
 
-    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    def record(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """Returns the record of a call of the module with these arguments."""
 
         def given(*names: str) -> list[tuple[str, Any]]:
@@ -236,18 +236,18 @@ class Watch:
         def named(own: Sequence[str], known: Collection[str]) -> Sequence[str]:
             return [*own, *(n for n in kwargs if n in known and n not in own)] if self.open else own
 
-        padding = given(*self.padding)
+        padding = given(*self.padding_names)
         if padding and not self.takes_padding:
             self.takes_padding = True
-        padding += [(n, None) for n in self.padding if n in self.names]
+        padding += [(n, None) for n in self.padding_names if n in self.names]
         if self.function is not None:
             padding = [(FUNCTION, self._compute(dict(given(*self.names)) | dict(kwargs)))]
-        masks = [m for m in given(*self.attention_masks) if is_mask_per_item(m[1])]
-        if self.attends:  # in cross-attention, the masks are those of the keys
+        masks = [m for m in given(*self.attention_mask_names) if is_mask_per_item(m[1])]
+        if self.is_attention:  # in cross-attention, the masks are those of the keys
             query, key = (dict(given(n)).get(n) for n in ("query", "key"))
             if query is not key:
                 padding, masks = [], []
-        caches = given(*self.caches) if self.takes_cache else []
+        caches = given(*self.cache_names) if self.takes_cache else []
         caches += [one for one in given(POSITION) if is_later(one[1])]
         cache = next((value for _, value in caches if not isinstance(value, bool)), None)
         return Call(
@@ -259,9 +259,9 @@ class Watch:
             cache,
             0 if cache is None else tokens_in(cache),
             dict(given("position_ids")).get("position_ids"),
-            next(iter(given(*named(self.boundaries, CU_SEQLENS))), None),
-            next(iter(given(*named(self.lengths, LENGTHS))), None),
-            [(n, v) for n, v in given(*self.others) if may_be_flat(v)],
+            next(iter(given(*named(self.boundary_names, CU_SEQLENS))), None),
+            next(iter(given(*named(self.length_names, LENGTHS))), None),
+            [(n, v) for n, v in given(*self.other_names) if may_be_flat(v)],
             next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
         )
 
@@ -273,37 +273,32 @@ class Watch:
         """
         assert self.function is not None
         mask = self.function(arguments)
-        if mask is not None and not is_boolean_mask(mask):
-            got = f"{mask.dtype} {tuple(mask.shape)}" if hasattr(mask, "dtype") else repr(mask)
-            raise ValueError(
-                "the function that was given as padding_mask must return a boolean mask (batch, "
-                f"tokens), True at padding, or None; got {got}"
-            )
+        check_boolean_mask(mask, "the function that was given as padding_mask must return")
         return mask
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The forward pre-hook."""
-        # An interrupt (Ctrl-C) ends a call without its hook. A module is rarely called within
-        # itself, so an earlier call in progress is taken to be over.
-        self._forget()
-        call = self.call(args, kwargs)
+        call = self.record(args, kwargs)
         if is_eager():
             # Without the caller itself, which goes on to another instruction.
             call = replace(call, site=call_site(sys._getframe(1).f_back))
+        # An interrupt (Ctrl-C) ends a call without its hook.
+        self._forget(lambda earlier: not _is_within(call.site, earlier.site))
         _IN_PROGRESS.calls.append(call)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook, which also runs if the call fails."""
-        self._forget()
+        last = next((c for c in reversed(_IN_PROGRESS.calls) if c.watch is self), None)
+        self._forget(lambda call: call is last)
 
-    def _forget(self) -> None:
-        """Removes the module's call, if it is in progress, and all that began within it.
+    def _forget(self, is_over: Callable[[Call], bool]) -> None:
+        """Removes the module's first call that is over, and all that began within it.
 
         Several watches of one module end in any order.
         """
         calls = _IN_PROGRESS.calls
-        begun = next((i for i, call in enumerate(calls) if call.watch is self), len(calls))
-        del calls[begun:]
+        over = (i for i, call in enumerate(calls) if call.watch is self and is_over(call))
+        del calls[next(over, len(calls)) :]
 
 
 def is_later(position: Any) -> bool:
@@ -354,9 +349,13 @@ def is_mask_per_item(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 2
 
 
-def is_boolean_mask(value: Any) -> bool:
-    """Whether a value is boolean and has two axes."""
-    return isinstance(value, torch.Tensor) and value.dtype == torch.bool and value.dim() == 2
+def check_boolean_mask(mask: Any, rule: str) -> None:
+    """Raises ValueError, which begins with a rule, if a mask is not None or boolean of two axes."""
+    known = isinstance(mask, torch.Tensor)
+    if mask is None or (known and mask.dtype == torch.bool and mask.dim() == 2):
+        return
+    got = f"{mask.dtype} {tuple(mask.shape)}" if known else repr(mask)
+    raise ValueError(f"{rule} a boolean mask (batch, tokens), True at padding, or None; got {got}")
 
 
 def may_be_flat(value: Any) -> bool:
@@ -383,6 +382,13 @@ def call_site(frame: FrameType | None) -> tuple[Any, ...]:
         site.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return tuple(reversed(site))
+
+
+def _is_within(site: tuple[Any, ...] | None, outer: tuple[Any, ...] | None) -> bool:
+    """Whether a call was made in another call of the same module, as that module's own code may."""
+    if site is None or outer is None or len(site) <= len(outer):
+        return False
+    return site[: len(outer)] == outer
 
 
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:
@@ -417,7 +423,7 @@ def past_tokens(calls: Sequence[Call]) -> Any:
 
 
 def watch_of(
-    module: nn.Module, padding_mask: str | PaddingFunction | None, outermost: bool = False
+    module: nn.Module, padding_mask: str | PaddingFunction | None, outermost: bool
 ) -> Watch | None:
     """Sets up and returns a watch that records the module's calls.
 

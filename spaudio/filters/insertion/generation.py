@@ -109,8 +109,8 @@ def filter_with_cache(
     inside = without_padding(x, padding_mask)
     before = join([x.new_zeros(len(x), left - before.shape[1], x.shape[2]), before], 1)
     window = join([before, inside], 1)
-    first = max(start - left, 0)
-    _keep(cache, key, window[:, left - (start - first) :], start + x.shape[1], taking[-1].token)
+    known = window[:, left - min(left, start) :]  # without the zeros before the first token
+    _keep(cache, key, known, start + x.shape[1], taking[-1].token)
     # Through the filter's call, whose hooks may load its weights, as those of accelerate do.
     continued: Tensor = filter(x, padding_mask, initial_state=before.to(x.dtype))
     return continued

@@ -8,11 +8,10 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spaudio.filters.arguments import check_flag
-from spaudio.filters.base import FILTERS, TokenFilter
+from spaudio.filters.base import TokenFilter
 from spaudio.filters.insertion.attach import (
     CHILD,
     PLACE,
@@ -22,7 +21,7 @@ from spaudio.filters.insertion.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.insertion.calls import Watch, watch_of
+from spaudio.filters.insertion.calls import Watch, check_boolean_mask, watch_of
 from spaudio.filters.insertion.layer_checks import (
     check_layer,
     check_layout,
@@ -36,6 +35,7 @@ from spaudio.filters.insertion.locate import Layers, around, find_layers, no_mat
 from spaudio.filters.insertion.stated import OFF
 from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
+from spaudio.filters.registry import FILTERS
 
 
 class FilterHandle:
@@ -89,13 +89,7 @@ class FilterHandle:
         Raises:
             ValueError: If the mask is of another type or has not two axes, or there are no filters.
         """
-        if mask is not None and not (
-            isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() == 2
-        ):
-            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-            raise ValueError(
-                f"handle.padding takes a boolean mask (batch, tokens), True at padding; got {got}"
-            )
+        check_boolean_mask(mask, "handle.padding takes")
         with self._block(mask):
             yield
 
@@ -249,7 +243,7 @@ def insert_filters(
     for name, layer in targets.items():
         check_layer(name, layer, model)
         check_layout(name, layer, layout, model)
-    check_padding_argument(model, targets, padding_mask)
+        check_padding_argument(name, padding_mask, model)
     prepared = {
         name: (_build(filter, zero_init, options, name, layer, model), layout)
         for name, layer in targets.items()
@@ -291,9 +285,10 @@ def load_filters(
         raise ValueError(
             f"{source} names no layers; load its filter with TokenFilter.from_pretrained"
         )
-    layouts = saved.layouts
-    if needs_function := any(each.padding_mask is unsaved_function for each in layouts.values()):
-        layouts = {name: replace(each, padding_mask=padding_mask) for name, each in layouts.items()}
+    layouts = dict(saved.layouts)
+    needing = [n for n, each in layouts.items() if each.padding_mask is unsaved_function]
+    layouts |= {name: replace(layouts[name], padding_mask=padding_mask) for name in needing}
+    needs_function = bool(needing)
     if needs_function is not callable(padding_mask):
         raise ValueError(
             f"the filters in {source} were inserted with a function as padding_mask, which is not "
@@ -315,13 +310,11 @@ def load_filters(
                 f"{source} holds filters of a model whose layers return another layout, and the "
                 f"layout is saved with them: {error}"
             ) from error
+        check_padding_argument(name, layouts[name].padding_mask, model)
         targets[name] = modules[name]
-        check_padding_argument(model, {name: modules[name]}, layouts[name].padding_mask)
-    prepared = {}
     for name, layer in targets.items():
-        filter = saved.filters[name]
-        _move(filter, _weights(layer, model))
-        prepared[name] = filter, layouts[name]
+        _move(saved.filters[name], _weights(layer, model))
+    prepared = {name: (saved.filters[name], layouts[name]) for name in targets}
     return _attach_all(model, targets, prepared)
 
 

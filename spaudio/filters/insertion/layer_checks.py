@@ -1,7 +1,5 @@
 """Checks that a filter can follow a layer of a model."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -123,9 +121,9 @@ def _source_of_layout(name: str, layer: nn.Module, model: nn.Module) -> nn.Modul
 
 
 def check_padding_argument(
-    model: nn.Module, layers: Iterable[str], padding_mask: str | PaddingFunction | None
+    name: str, padding_mask: str | PaddingFunction | None, model: nn.Module
 ) -> None:
-    """Raises ValueError if neither a layer nor a module around it has the named argument."""
+    """Raises ValueError if neither the layer nor a module around it has the named argument."""
     if callable(padding_mask):
         return
     if not isinstance(padding_mask, str | None):
@@ -135,13 +133,12 @@ def check_padding_argument(
         )
     if padding_mask in (None, "auto"):
         return
-    for name in layers:
-        modules = {name: model.get_submodule(name)} | around(model, name)
-        taken = {n for module in modules.values() for n in argument_places(module.forward)}
-        if any(takes_any_name(module.forward) for module in modules.values()):
-            taken.update(PADDING_ARGUMENTS)
-        if padding_mask not in taken:
-            raise ValueError(
-                f"neither {name!r} nor a module around it has an argument {padding_mask!r}; they "
-                f"take {sorted(taken)}"
-            )
+    modules = [model.get_submodule(name), *around(model, name).values()]
+    taken = {argument for module in modules for argument in argument_places(module.forward)}
+    if any(takes_any_name(module.forward) for module in modules):
+        taken.update(PADDING_ARGUMENTS)
+    if padding_mask not in taken:
+        raise ValueError(
+            f"neither {name!r} nor a module around it has an argument {padding_mask!r}; they take "
+            f"{sorted(taken)}"
+        )

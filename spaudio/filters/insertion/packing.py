@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.insertion.calls import Call, Watch, calls_with_cache
+from spaudio.filters.insertion.calls import Call, calls_with_cache
+from spaudio.filters.insertion.passes import SEVERAL, UNKNOWN, Passes
 from spaudio.filters.tracing import (
     has_values,
     holds,
@@ -24,13 +25,16 @@ from spaudio.filters.tracing import (
 # Pass, version of position_ids, batch size and boundaries (None if not packed), keyed by the
 # positions, which all layers of a model share: counting sequences waits for the GPU.
 _BOUNDARIES = WeakTensorKeyDictionary()
-# Boundaries (None if not packed) in the passes of a layer that was ever given packed sequences, for
-# when activation checkpointing reruns the layer. Keyed by the layer, then by its tokens.
-_PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
 
 
 def find_packed(
-    calls: Sequence[Call], batch: int, tokens: int, *, layer: str, padding_mask: Tensor | None
+    calls: Sequence[Call],
+    batch: int,
+    tokens: int,
+    *,
+    layer: str,
+    padding_mask: Tensor | None,
+    passes: Passes,
 ) -> Tensor | None:
     """Boundaries of packed sequences in the flattened tokens of a batch.
 
@@ -47,6 +51,7 @@ def find_packed(
         tokens: Tokens per item.
         layer: Name of the layer, for the error.
         padding_mask: Padding of the tokens; None if there is none.
+        passes: What was found in the layer's calls before, as ``packed``.
 
     Returns:
         Integers (sequences + 1,): the start of each sequence and the end of the last; None if each
@@ -58,10 +63,10 @@ def find_packed(
             and in compiled code it raises RuntimeError.
     """
     own = calls[0]
-    if in_backward() and own.watch in _PASSES and not any(map(_given, calls)):
-        if own.tokens is not None and own.tokens in _PASSES[own.watch]:
-            known: Tensor | None = _PASSES[own.watch][own.tokens]
-            return known
+    if in_backward() and passes.packed and not any(map(_given, calls)):
+        known: Any = passes.recall(own.tokens, "packed")
+        if known is not UNKNOWN and known is not SEVERAL:
+            return known  # type: ignore[no-any-return]
         if padding_mask is not None and padding_mask.any():
             return None  # so the first pass was not packed
         raise ValueError(
@@ -70,9 +75,8 @@ def find_packed(
             "position_ids to the layer"
         )
     found = _read(calls, batch, tokens, layer, padding_mask)
-    # First whether it is eager: a compiler would guard the entries of other models, which may go.
-    if is_eager() and own.tokens is not None and (found is not None or own.watch in _PASSES):
-        _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())[own.tokens] = found
+    if is_eager() and found is not None:
+        passes.packed = True
     return found
 
 

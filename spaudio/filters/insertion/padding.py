@@ -1,16 +1,15 @@
 """Finds which tokens are padding from the calls around a layer."""
 
 import warnings
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
-from spaudio.filters.insertion.calls import FUNCTION, Call, Watch, flat_mask, past_tokens
+from spaudio.filters.insertion.calls import FUNCTION, Call, flat_mask, past_tokens
+from spaudio.filters.insertion.passes import SEVERAL, UNKNOWN, Passes
 from spaudio.filters.tracing import (
     has_values,
     holds,
@@ -23,16 +22,9 @@ from spaudio.filters.tracing import (
 # For additive masks: torchaudio uses -1e4, which bfloat16 rounds to -9,984, others -inf or the
 # minimum of the dtype.
 MASKED_BELOW = -9_900.0
-_SEVERAL = object()  # paddings of the same tokens
-# Padding (or None) found by the arguments of the calls around a layer, for when activation
-# checkpointing reruns it, with the version of the tokens. Keyed by the layer's watch, then by the
-# tokens of the call.
-_PASSES: weakref.WeakKeyDictionary[Watch, WeakTensorKeyDictionary] = weakref.WeakKeyDictionary()
-# Padding (or None) found for a layer's mask, for when activation checkpointing reruns the layer.
-# Keyed by the mask, then by the tokens of the call, since passes with different padding
-# may share a mask. The padding of the last pass is also under the mask itself: reentrant
-# checkpointing copies the tokens.
-_PADDING = WeakTensorKeyDictionary()
+# Padding of calls with a mask that does not determine it, by that mask: in a repeated call, the
+# tokens are others if reentrant checkpointing copies them, or the filter is in a part of the layer.
+_BY_MASK = Passes()
 _REMEDY = (
     "Pass insert_filters(padding_mask=NAME): NAME is the argument of the layer, or of a module "
     "around it, that holds the padding mask, an integer or boolean (batch, tokens), or a function "
@@ -42,7 +34,14 @@ _REMEDY = (
 
 
 def find_padding(
-    calls: Sequence[Call], batch: int, tokens: int, *, layer: str, lonely: bool, named: bool
+    calls: Sequence[Call],
+    batch: int,
+    tokens: int,
+    *,
+    layer: str,
+    repeated: bool,
+    named: bool,
+    passes: Passes,
 ) -> Tensor | None:
     """Padding of a layer's tokens, from the innermost call that determines it.
 
@@ -58,8 +57,9 @@ def find_padding(
         batch: Batch size of the layer's output.
         tokens: Tokens per item.
         layer: Name of the layer, for the error.
-        lonely: Whether the layer has no surrounding module that takes a mask.
+        repeated: Whether a backward pass repeats the layer without all calls that take a mask.
         named: Whether the user named the argument, which makes it a padding mask.
+        passes: What was found in the layer's calls before, as ``padding``.
 
     Returns:
         Boolean (batch, tokens), True where a token is padding; None if there is none.
@@ -84,7 +84,7 @@ def find_padding(
                 merged = merged or call.attends_by
                 continue
             _refuse_lengths(calls, batch, layer)
-            _remember(unread, calls[0], None)
+            _remember(unread, None)
             return None
         trusted = named or call.watch.is_padding(name, value, batch, tokens)
         if not trusted and is_shared(value, batch, tokens):
@@ -105,24 +105,21 @@ def find_padding(
                 break
             if mask is not None:
                 mask = None if merged else mask
-                _remember(unread, calls[0], mask)
+                _remember(unread, mask)
                 return mask
         unread = unread or (name, value)
     else:
         # A layer is recomputed only if its first pass was accepted, so without padding.
         if merged and (in_backward() or is_for_all_items(merged[1])):
-            _remember(unread, calls[0], None)
+            _remember(unread, None)
             return None
         unread = unread or merged
-    # Whether the calls that took the padding mask are over.
-    if in_backward() and not lonely and all(call.padding is None for call in calls[1:]):
-        return _known_padding(unread, calls[0], layer)
+    if repeated:
+        return _known_padding(unread, calls[0], layer, passes)
     unread = unread or alone
     if unread is None:
         _refuse_lengths(calls, batch, layer)
         _warn_of_other_masks(calls, batch, tokens, layer)
-        if not in_backward():
-            _remember_pass(calls[0], None)
         return None
     remedy = _REMEDY
     fits = isinstance(unread[1], Tensor) and unread[1].shape == (tokens, batch)
@@ -217,37 +214,36 @@ def warn_if_inverted(padding: Tensor, layer: str) -> None:
         )
 
 
-def _known_padding(unread: tuple[str, Any] | None, own: Call, layer: str) -> Tensor | None:
+def _known_padding(
+    unread: tuple[str, Any] | None, own: Call, layer: str, passes: Passes
+) -> Tensor | None:
     """Returns the padding of the first pass of a layer that is recomputed.
 
     Args:
-        unread: Name and value of the layer's own mask, which does not determine it, if any.
+        unread: Name and value of a mask that does not determine it, if any.
         own: The layer's call.
         layer: Name of the layer, for the error.
+        passes: What was found in the layer's calls before.
 
     Raises:
         ValueError: If it is not known.
     """
+    found: Any = passes.recall(own.tokens, "padding")
+    if found is UNKNOWN and unread is not None and isinstance(unread[1], Tensor):
+        found = _BY_MASK.recall(unread[1], "padding")
+    if found is SEVERAL:
+        raise ValueError(
+            f"layer {layer!r} is recomputed in the backward pass, and its tokens or its mask were "
+            "filtered with several paddings. Checkpoint a module that takes the padding mask, or "
+            "give the layer a copy of the tokens and of the mask in each pass"
+        )
+    if found is not UNKNOWN:
+        return found  # type: ignore[no-any-return]
     if unread is not None:
-        remembered, padding = _recall(unread[1], own)
-        if remembered:
-            return padding
         raise ValueError(
             f"layer {layer!r} is recomputed in the backward pass, where the padding of its first "
             f"pass cannot be told from {_describe(*unread)}. Checkpoint with use_reentrant=False"
         )
-    passes = _PASSES.get(own.watch)
-    if passes is not None and own.tokens is not None and own.tokens in passes:
-        version, found = passes[own.tokens]
-        if found is _SEVERAL:
-            raise ValueError(
-                f"layer {layer!r} is recomputed in the backward pass, and its tokens were filtered "
-                "with several paddings. Checkpoint a module that takes the mask, or give the layer "
-                "a copy of the tokens in each pass"
-            )
-        if version == own.tokens._version:
-            known: Tensor | None = found
-            return known
     raise ValueError(
         f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
         "padding. Checkpoint each layer by itself, with use_reentrant=False, or a module that "
@@ -255,52 +251,10 @@ def _known_padding(unread: tuple[str, Any] | None, own: Call, layer: str) -> Ten
     )
 
 
-def _recall(mask: Any, own: Call) -> tuple[bool, Tensor | None]:
-    """Returns whether the padding of a layer's first pass is known, and that padding."""
-    if not isinstance(mask, Tensor) or mask not in _PADDING:
-        return False, None
-    found = _PADDING[mask]
-    if own.tokens in found:
-        return True, found[own.tokens]
-    last = found[mask]
-    return all(_same(last, other) for other in found.values()), last
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two paddings, each a tensor or None, are equal."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return one is other
-    return one is other or torch.equal(one, other)
-
-
-def _remember(unread: tuple[str, Any] | None, own: Call, padding: Tensor | None) -> None:
-    """Keeps the padding of a layer whose own mask does not determine it, for a recomputation."""
-    if unread is None:
-        _remember_pass(own, padding)
-        return
-    if not isinstance(unread[1], Tensor) or torch.compiler.is_compiling():
-        return
-    if unread[1] not in _PADDING:
-        _PADDING[unread[1]] = WeakTensorKeyDictionary()
-    for key in (unread[1], own.tokens):
-        if key is not None:
-            _PADDING[unread[1]][key] = padding
-
-
-def _remember_pass(own: Call, padding: Tensor | None) -> None:
-    """Keeps the padding of a layer that takes no mask, for a recomputation."""
-    tokens = own.tokens
-    # Only an eager call with gradients is checkpointed.
-    if not (is_eager() and torch.is_grad_enabled()) or own.padding is not None:
-        return
-    if tokens is None or not has_values(tokens):
-        return
-    passes: Any = _PASSES.setdefault(own.watch, WeakTensorKeyDictionary())
-    version = None if tokens.is_inference() else tokens._version
-    before = passes.get(tokens)
-    # The same tokens may be filtered with one mask after another, before either is recomputed.
-    several = before is not None and before[0] == version and not _same(before[1], padding)
-    passes[tokens] = version, _SEVERAL if several else padding
+def _remember(unread: tuple[str, Any] | None, padding: Tensor | None) -> None:
+    """Keeps the padding of a call with a mask that does not determine it."""
+    if unread is not None and isinstance(unread[1], Tensor):
+        _BY_MASK.keep(unread[1], padding=padding)
 
 
 def is_shared(value: Any, batch: int, tokens: int) -> bool:
@@ -408,9 +362,10 @@ def check_additive(name: str, value: Tensor) -> None:
 def _describe(name: str, value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"{name}, which is a {type(value).__name__}"
+    mixed = "which may mix padding with causality or a window"
     reason = {
         2: "which may be (batch, tokens) or (tokens, tokens) or is of other tokens",
-        3: "which may mix padding with causality or a window",
-        4: "which may mix padding with causality or a window",
+        3: mixed,
+        4: mixed,
     }.get(value.dim(), "which follows no known convention")
     return f"{name} of shape {tuple(value.shape)} and type {value.dtype}, {reason}"

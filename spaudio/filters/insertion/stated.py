@@ -5,18 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from spaudio.filters.tracing import in_backward, is_eager, is_exported
+from spaudio.filters.insertion.passes import SEVERAL, UNKNOWN, Passes
+from spaudio.filters.tracing import in_backward, is_exported
 
 #: Nothing is stated.
 NOTHING = object()
 #: The filter is off.
 OFF = object()
-# What was stated for a call, for when activation checkpointing reruns it: by the first tensor
-# among its arguments, then by the filter's key.
-_BY_CALL = WeakTensorKeyDictionary()
-_SEVERAL = object()  # different things, for calls with the same tensor
 
 
 class _InProgress(threading.local):
@@ -58,13 +54,13 @@ class Stated:
         if not self.blocks:
             del _IN_PROGRESS.blocks[self]
 
-    def find(self, call: Tensor | None, *, layer: str, key: str) -> Any:
+    def find(self, tokens: Tensor | None, passes: Passes, layer: str) -> Any:
         """Returns what is stated for a call: a mask, None for no padding, ``OFF`` or ``NOTHING``.
 
         Args:
-            call: The first tensor among the layer's arguments.
+            tokens: The first tensor among the layer's arguments.
+            passes: What was found in its calls before, as ``stated``.
             layer: Name of the layer, for errors.
-            key: Tells the filter from all others.
 
         Raises:
             ValueError: If a mask would become a constant of an exported model, or what was stated
@@ -72,27 +68,19 @@ class Stated:
         """
         blocks = self.blocks
         self.repeated |= bool(blocks) and torch.is_grad_enabled()
-        if not (blocks or self.repeated):
-            return NOTHING
-        if in_backward():
-            found: Any = _BY_CALL[call].get(key, _SEVERAL) if call in _BY_CALL else _SEVERAL
-            if found is _SEVERAL or found[1] != _version(found[0]):
+        if in_backward() and self.repeated:
+            found = passes.recall(tokens, "stated")
+            if found is UNKNOWN or found is SEVERAL:
                 raise ValueError(
                     f"layer {layer!r} is recomputed in the backward pass, where the block of "
                     "handle.padding or handle.disabled of its first pass is unknown. Checkpoint "
                     "each filtered layer by itself, with use_reentrant=False. Do not change a mask "
                     "in place, and give passes with different masks tensors of their own"
                 )
-            return found[0]
+            return found
         value = blocks[-1] if blocks else NOTHING
         if any(block is OFF for block in blocks):
             value = OFF
-        # Not under the mask itself, which the entry would keep alive.
-        if call is not None and call is not value and is_eager() and torch.is_grad_enabled():
-            if call not in _BY_CALL:
-                _BY_CALL[call] = {}
-            kept, entry = _BY_CALL[call], (value, _version(value))
-            kept[key] = entry if _same(kept.get(key, entry), entry) else _SEVERAL
         if isinstance(value, Tensor) and is_exported():
             raise ValueError(
                 "the mask of handle.padding(mask) would be a constant of the exported model; "
@@ -108,19 +96,3 @@ def check_fits(mask: Tensor, x: Tensor, layer: str) -> None:
             f"handle.padding(mask) got a mask (batch, tokens) = {tuple(mask.shape)}, but layer "
             f"{layer!r} returned {tuple(x.shape[:2])}. In generate(), pass attention_mask instead"
         )
-
-
-def _version(value: Any) -> int | None:
-    """Counts the changes of a mask in place."""
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether the same is stated for two calls."""
-    if one is _SEVERAL:
-        return False
-    (value, version), (again, now) = one, other
-    if value is again:
-        return bool(version == now)
-    both = isinstance(value, Tensor) and isinstance(again, Tensor)
-    return both and version == _version(value) and torch.equal(value, again)
