@@ -86,13 +86,13 @@ def _incomplete(clips: Sequence[SourceClip]) -> list[str]:
     """Returns sentences on digits without recordings, and on speakers with fewer than others."""
     counts = Counter((clip.group, clip.label) for clip in clips)
     most = max(counts.values())
-    digits = [digit for digit in LABELS if any(label == digit for _, label in counts)]
+    found = {digit for _, digit in counts}
     said = []
-    if lacking := [digit for digit in LABELS if digit not in digits]:
+    if lacking := [digit for digit in LABELS if digit not in found]:
         said.append(f"there are no recordings of {', '.join(lacking)}")
     few = [
         f"{speaker} has {counts[speaker, digit]} of {digit}"
-        for speaker, digit in product(sorted({speaker for speaker, _ in counts}), digits)
+        for speaker, digit in product(sorted({speaker for speaker, _ in counts}), sorted(found))
         if counts[speaker, digit] < most
     ]
     if few:

@@ -22,7 +22,7 @@ from spaudio.audio.source import Archive, link_parts, open_parts
 from spaudio.audio.split import check_split_seed, seeded_order
 from spaudio.audio.wav import write_wav
 from spaudio.errors import ConfigError, DataError
-from spaudio.io.atomic import make_folder, remove_folder
+from spaudio.io.atomic import make_folder
 from spaudio.io.progress import progress_bar
 
 HOST = "http://download.tensorflow.org/data"
@@ -178,10 +178,8 @@ def cut_noise(
                 write_wav(path, cut, SAMPLE_RATE, "PCM_16")
                 advance(1)
 
-    target = work / f"noise-{key.hexdigest()[:12]}"
-    if target.is_dir() and not all((target / name).is_file() for name, *_ in cuts):
-        remove_folder(target)
-    make_folder(target, write)
+    names = [name for name, *_ in cuts]
+    target = make_folder(work / f"noise-{key.hexdigest()[:12]}", write, names)
     return target, [(name, split, paths[n % len(paths)].stem) for name, split, n in cuts]
 
 

@@ -47,9 +47,8 @@ def _detect(chosen: argparse.Namespace) -> None:
     inputs += [chosen.table] * (chosen.table is not None)
     written = [*targets.values()] or [output] * (output is not None)
     new_folder = output if targets and output is not None and not output.exists() else None
-    for target in written:
-        remedy = "rename the recording, or use --format csv"
-        check_name(target, f"--output {output}", remedy if targets else "give a shorter one")
+    for target in targets.values():
+        check_name(target, f"--output {output}", "rename the recording, or use --format csv")
     for target in [new_folder] if new_folder else written:
         check_output(target, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.annotated import read_annotations

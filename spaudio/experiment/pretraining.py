@@ -169,7 +169,7 @@ class Pretraining:
             "skipped": self.skipped,
             "mask_ratio": self.settings.pretrain.mask_ratio,
             "mask_tokens": self._objective.mask_length,
-            "steps": so_far.steps or so_far.epochs * len(self._train),  # of an older checkpoint
+            "steps": so_far.epochs * len(self._train),
             "seconds": so_far.seconds,
             "loss": -so_far.best_rank[0],
             "held_out": len(self._valid.dataset.clips),  # type: ignore[attr-defined]

@@ -90,14 +90,8 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)
     made_by = provenance()
-    version = made_by["versions"]["torch"]
     if begun and run is not None:
-        before = _check_resumed(run, begun[-1], settings, task, accelerator)
-        if first and before.get(TORCH, version) != version:
-            warn(
-                f"{run} was trained with torch {before[TORCH]} so far and continues with "
-                f"{version}; its results may differ from those of an uninterrupted run"
-            )
+        before = _check_resumed(run, begun[-1], settings, task, accelerator, made_by)
         made_by[COMMIT] = join_commits([before.get(COMMIT), made_by[COMMIT]])
     run = run or share_run_folder(settings, accelerator)
     if first:
@@ -161,7 +155,12 @@ def _begun(run: Path) -> list[Stage]:
 
 
 def _check_resumed(
-    run: Path, stage: Stage, settings: Settings, task: Task, accelerator: Accelerator
+    run: Path,
+    stage: Stage,
+    settings: Settings,
+    task: Task,
+    accelerator: Accelerator,
+    made_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Checks that a run can go on from its last checkpoint, and warns of what differs.
 
@@ -171,6 +170,7 @@ def _check_resumed(
         settings: The run's settings.
         task: Its task.
         accelerator: The accelerator of this process.
+        made_by: What continues it, see :func:`provenance`.
 
     Returns:
         What the checkpoint holds besides weights and state: see ``_kept_settings``.
@@ -182,7 +182,7 @@ def _check_resumed(
     kept: dict[str, Any] = read_yaml(find_checkpoint(run / CHECKPOINTS, stage.last) / "config.yaml")
     _check_unchanged(run, settings, task.data_hash, kept)
     if is_first_process():
-        _warn_of_changes(run, settings, accelerator, kept)
+        _warn_of_changes(run, settings, accelerator, kept, made_by["versions"]["torch"])
     return kept
 
 
@@ -233,9 +233,14 @@ def _check_unchanged(
 
 
 def _warn_of_changes(
-    run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any]
+    run: Path, settings: Settings, accelerator: Accelerator, kept: Mapping[str, Any], torch_now: str
 ) -> None:
-    """Warns if a resumed run continues with other threads, processes or precision."""
+    """Warns if a resumed run continues with other threads, processes, precision or torch."""
+    if (torch_then := kept.get(TORCH, torch_now)) != torch_now:
+        warn(
+            f"{run} was trained with torch {torch_then} so far and continues with {torch_now}; its "
+            "results may differ from those of an uninterrupted run"
+        )
     before, now = kept[THREADS], torch.get_num_threads()
     if accelerator.device.type == "cpu" and before != now:
         warn(

@@ -16,7 +16,7 @@ from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
 from spaudio.model.pretrained.encoder_source import is_folder
-from spaudio.report.comparison import check_same_data
+from spaudio.report.comparison import check_same_data, trained_on_more
 from spaudio.report.records import (
     DESCRIBING,
     LAUNCHING,
@@ -76,8 +76,7 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
                     f"{run.setting} has {group}={planned}; rename the configuration"
                 )
         for name, (there, wanted) in differences(settings, run.settings).items():
-            # Local folders may have moved; their contents are compared when the runs are read.
-            if name in NEUTRAL_SETTINGS and _may_be_equal(name, there, wanted):
+            if _may_be_equal(name, there, wanted):
                 continue
             if name in run.settings.given:
                 raise ConfigError(
@@ -90,9 +89,7 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
         for name in (name for name in others if name not in run.settings.given):
             there = had.get(name)
             first, one = values.setdefault((run.data, name), (there, run))
-            if there != first and not (
-                name in NEUTRAL_SETTINGS and _may_be_equal(name, there, first)
-            ):
+            if there != first and not _may_be_equal(name, there, first):
                 raise ConfigError(
                     f"{one.folder} was run with {name}={first}, {run.folder} with {name}={there}, "
                     "and the study does not set it; run all with the same overrides"
@@ -100,8 +97,13 @@ def _other_settings(runs: Sequence[StudyRun]) -> dict[str, Any]:
     return others
 
 
-def _may_be_equal(name: str, one: str | None, other: str | None) -> bool:
-    """Whether two values of a neutral setting may name the same input: folders may have moved."""
+def _may_be_equal(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting may have the same results.
+
+    Local folders may have moved; their contents are compared when the runs are read.
+    """
+    if name not in NEUTRAL_SETTINGS:
+        return False
     if name not in _MODELS_AND_AUDIO:
         return True
     if one is None or other is None:
@@ -151,10 +153,7 @@ def read_runs(runs: Sequence[StudyRun]) -> list[Result]:
             ) from error
     for title, settings in trained.items():
         if len(settings) > 1:
-            warn(
-                f"{title}: {settings[True]} was trained on the validation clips as well, "
-                f"{settings[False]} was not; give both the same validation.train"
-            )
+            warn(f"{title}: {trained_on_more(settings[True], settings[False])}")
     return found
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.report.probabilities import ClipProbabilities
 from spaudio.training.temperature import (
-    FEW,
-    SPREAD,
     class_probabilities,
     logits_of,
+    prior_loss,
+    prior_share,
     smoothed_loss,
 )
 
@@ -121,14 +121,12 @@ def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> li
         check_classes(classes, one.classes)
     values = torch.stack([one.in_order(classes) for one in models])
     logits = logits_of(values, multi_label)
-    prior = FEW / (len(targets) + FEW)
-    extra = 1 - prior
+    prior = prior_share(len(targets))
 
     def loss_and_slope(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         given = torch.tensor(weights, requires_grad=True)
-        loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets, extra)
-        unexpected = ((given.sum() + 1e-3).log() / SPREAD).square() / 2
-        loss = loss + prior * unexpected / (len(targets) + extra)
+        loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets, 1 - prior)
+        loss = loss + prior_loss((given.sum() + 1e-3).log(), len(targets), prior)
         loss.backward()  # type: ignore[no-untyped-call]
         assert given.grad is not None
         return loss.item(), given.grad.numpy()

@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,11 +60,13 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(rest)
 
 
-def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+def make_folder(target: Path, fill: Callable[[Path], None], files: Collection[str] = ()) -> Path:
     """Lets ``fill`` write a folder that appears whole or not at all, unless it exists.
 
-    Only one process at a time may make it.
+    A folder that lacks one of ``files`` is made again. Only one process at a time may make it.
     """
+    if target.is_dir() and not all((target / file).is_file() for file in files):
+        remove_folder(target)
     if not target.is_dir():
         with new_folder(target, locked=True) as staging:
             fill(staging)

@@ -26,7 +26,7 @@ def check_output(
         ConfigError: If the file must not or cannot be written.
     """
     given = f"{option} {path}"
-    check_name(path, given, "give a shorter one with --output")
+    check_name(path, given, f"give a shorter one with {option.split()[-1]}")
     try:
         if path.is_symlink():
             raise ConfigError(f"{given} is a symbolic link; name the file itself")

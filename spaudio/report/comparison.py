@@ -198,10 +198,7 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
         held_out.setdefault((recipe, trained), record)
         if unlike := held_out.get((recipe, not trained)):
             more, fewer = (record, unlike) if trained else (unlike, record)
-            found.append(
-                f"{names[id(more)]} was trained on the validation clips as well, "
-                f"{names[id(fewer)]} was not; give both the same validation.train"
-            )
+            found.append(trained_on_more(names[id(more)], names[id(fewer)]))
             break
     seen: dict[tuple[int, int, str], Record] = {}
     for number, group in enumerate(groups):
@@ -213,6 +210,14 @@ def doubts(groups: Sequence[Group], over: str | None = None) -> list[str]:
                     "their mean counts as one run"
                 )
     return found
+
+
+def trained_on_more(more: str, fewer: str) -> str:
+    """Says that only the first of two runs or settings was trained on the validation clips."""
+    return (
+        f"{more} was trained on the validation clips as well, {fewer} was not; give both the same "
+        "validation.train"
+    )
 
 
 def check_same_data(one: Record, other: Record, facts: Sequence[str] = OF_DATA) -> None:

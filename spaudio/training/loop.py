@@ -88,7 +88,6 @@ class SoFar:
 
     Args:
         epochs: Finished epochs.
-        steps: Optimizer steps in them.
         best_epoch: Best epoch, counted from 1; 0 if there is none, or for the model as fitted
             before training.
         best_rank: Rank of that epoch; the empty tuple is below every rank.
@@ -100,7 +99,6 @@ class SoFar:
     """
 
     epochs: int = 0
-    steps: int = 0
     best_epoch: int = 0
     best_rank: tuple[float, ...] = ()
     seconds: float = 0.0
@@ -213,7 +211,6 @@ class TrainingLoop:
         optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["rng"], self.seed, self.accelerator)
         self.so_far = SoFar(**state["so_far"])
-        self.so_far.steps = self.so_far.epochs * self.steps  # not in older checkpoints
         if self.accelerator.process_index:
             self.so_far.tokens = 0  # the total is kept by the first process
         # Before a checkpoint is removed, all must have read it.
@@ -300,7 +297,6 @@ class TrainingLoop:
         so_far.cpu_seconds += time.process_time() - cpu_start
         so_far.tokens += int(tokens)
         so_far.epochs += 1
-        so_far.steps = so_far.epochs * self.steps
         return float(np.mean(checked))
 
     def _train_step(
@@ -385,7 +381,7 @@ class TrainingLoop:
         model = accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         take_buffers_of_first(model)
         measured = self.objective.measure(model, self.valid_loader, accelerator)
-        step = so_far.steps
+        step = so_far.epochs * self.steps
         rate = schedule(step - 1, self.epochs * self.steps, self.optim) if step else 0.0
         record: dict[str, Any] = {
             "epoch": so_far.epochs,

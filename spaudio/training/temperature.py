@@ -5,11 +5,14 @@ change rankings, so accuracy and mAP stay the same.
 """
 
 import math
+from typing import TypeVar
 
 import scipy  # submodules load on first use
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_Number = TypeVar("_Number", float, Tensor)
 
 LOWEST, HIGHEST = 0.05, 20.0
 SPREAD = 0.5  # standard deviation of the prior of the temperature's logarithm
@@ -61,7 +64,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
         The temperature, in ``[LOWEST, HIGHEST]``.
     """
     logits = logits_of(probabilities, labels.dim() == 2)
-    return fit_temperature_of_logits(logits, labels, FEW / (len(labels) + FEW))
+    return fit_temperature_of_logits(logits, labels, prior_share(len(labels)))
 
 
 def fit_temperature_of_logits(logits: Tensor, labels: Tensor, prior: float = 0) -> float:
@@ -74,15 +77,30 @@ def fit_temperature_of_logits(logits: Tensor, labels: Tensor, prior: float = 0) 
             temperature is preferred: logits that are twice as large get twice the temperature, and
             so the same probabilities.
     """
-    logits, extra = logits.double(), 1 - prior
+    logits = logits.double()
 
     def loss(log_temperature: float) -> float:
-        found = smoothed_loss(logits / math.exp(log_temperature), labels, extra).item()
-        unexpected = (log_temperature / SPREAD) ** 2 / 2
-        return found + prior * unexpected / (len(labels) + extra)
+        found = smoothed_loss(logits / math.exp(log_temperature), labels, 1 - prior).item()
+        return found + prior_loss(log_temperature, len(labels), prior)
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def prior_share(clips: int) -> float:
+    """Returns how much the prior counts, from 0 to 1; the extra clip counts the rest."""
+    return FEW / (clips + FEW)
+
+
+def prior_loss(logarithm: _Number, clips: int, prior: float) -> _Number:
+    """Returns what the prior adds to the mean cross-entropy of :func:`smoothed_loss`.
+
+    Args:
+        logarithm: Of the temperature, or of the sum of weights.
+        clips: Number of clips, without the extra one.
+        prior: How much the prior counts, see :func:`prior_share`.
+    """
+    return prior * ((logarithm / SPREAD) ** 2 / 2) / (clips + 1 - prior)
 
 
 def smoothed_loss(logits: Tensor, labels: Tensor, extra: float = 1) -> Tensor:
