@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from torch import Tensor
 
 from spaudio.cli import main
 from spaudio.errors import CheckpointError, ConfigError
@@ -176,6 +177,18 @@ def test_a_model_too_large_for_one_onnx_file_is_refused(
 ) -> None:
     from torch.onnx._internal.exporter import _onnx_program
 
+    class Small(torch.nn.Module):
+        """Of the inputs and the output of a classifier."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(1, 4)
+
+        def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+            return self.linear(waveform[:, :1]) + lengths[:, None]
+
+    small = torch.export.export(Small(), (torch.zeros(3, 9), torch.arange(3)))
+    monkeypatch.setattr(write, "trace", lambda _: small)
     monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 0)  # bytes
     with pytest.raises(ConfigError, match="too large for one ONNX file"):
         export_run(run, "onnx", tmp_path / "m.onnx")
