@@ -293,7 +293,7 @@ def _silent_background(
 
 
 def _little_training(clips: Sequence[SourceClip], fraction: float) -> list[str]:
-    """Returns a sentence if groups leave less than half of the clips to train on that were asked.
+    """Returns a sentence if less than half of the clips that were asked are left to train on.
 
     Args:
         clips: The clips, with their splits.
@@ -301,8 +301,13 @@ def _little_training(clips: Sequence[SourceClip], fraction: float) -> list[str]:
     """
     trained = sum(clip.split == "train" for clip in clips)
     group, most = Counter(clip.group for clip in clips).most_common(1)[0]
-    if trained >= fraction / 2 * len(clips) or most == 1:
+    if trained >= fraction / 2 * len(clips):
         return []
+    if most == 1:
+        return [
+            f"only {trained} of {len(clips)} clips are trained on, as each class has at least one "
+            "clip in each split; add clips"
+        ]
     return [
         f"only {trained} of {len(clips)} clips are trained on, as groups are not divided, and "
         f"{group!r} has {counted(most, 'clip')}; try another split_seed, or give the splits"

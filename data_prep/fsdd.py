@@ -62,7 +62,7 @@ def prepare(
     archive = source or download(URL, work / f"fsdd-{VERSION}.zip", None)
     root, names = _recordings(open_source(archive, work))
     if source is None:
-        _check_digest(root, names)
+        _check_digest(root, names, work)
     recordings = {name: _NAME.fullmatch(name) for name in names}
     speakers = sorted({match["speaker"] for match in recordings.values() if match})
     if split == "speaker" and test_speaker not in speakers:
@@ -112,14 +112,14 @@ def _recordings(folder: Path) -> tuple[Path, list[str]]:
     )
 
 
-def _check_digest(root: Path, names: Sequence[str]) -> None:
+def _check_digest(root: Path, names: Sequence[str], work: Path) -> None:
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode() + (root / name).read_bytes())
     if digest.hexdigest() != RECORDINGS_SHA256:
         raise DataError(
             f"{URL}: the {len(names)} recordings in {root} have SHA-256 {digest.hexdigest()}, "
-            f"expected {RECORDINGS_SHA256}; delete {root} and the archive to fetch them again, or "
+            f"expected {RECORDINGS_SHA256}; delete {work} to fetch them again, or "
             "give recordings that you trust as source="
         )
 

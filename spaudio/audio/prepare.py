@@ -348,6 +348,9 @@ def _notes(
     return notes
 
 
+_VALID = "the valid split"
+
+
 def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool) -> list[str]:
     """Names the classes that have lost all clips of a split or fold because they were bad."""
 
@@ -359,11 +362,15 @@ def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool
         )
 
     left = count(clips)
-    return [
-        f"class {name!r} has no clip in {where}: all {number} are bad and left out"
+    notes = [
+        f"class {name!r} has no clip in {where}: "
+        f"{f'all {number} are' if number > 1 else 'its only one is'} bad and left out"
         for (name, where), number in sorted(count(listed).items())
-        if not left[name, where]
+        if not left[name, where] and (where != _VALID or _VALID in {at for _, at in left})
     ]
+    if _VALID in {at for _, at in count(listed)} - {at for _, at in left}:
+        notes.append(f"all clips of {_VALID} are bad; training clips are held out instead")
+    return notes
 
 
 def _finish(prepared: Prepared, content: bytes, name: str, options: Mapping[str, Any]) -> None:

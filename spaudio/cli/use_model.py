@@ -66,12 +66,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         inputs = [*chosen.models, *([] if chosen.data is None else [chosen.data])]
         check_output(chosen.output, "--output", inputs=inputs, force=chosen.force)
     from spaudio.inference.evaluate import evaluate
-    from spaudio.inference.saved import fetch
     from spaudio.report.probabilities import write_probabilities
     from spaudio.report.tables import show_rows
 
-    models = [fetch(one) for one in chosen.models]
-    found, bad = evaluate(models, chosen.data, base=chosen.base)
+    found, bad = evaluate(chosen.models, chosen.data, base=chosen.base)
     if found is None or (bad and not chosen.skip_bad):
         tell_bad(bad, skip=chosen.skip_bad, some=False)
         return
@@ -80,7 +78,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     sys.stderr.writelines(f"{printable(note)}\n" for note in found.notes)
     show_rows(found.rows, "Test split" if chosen.data is None else str(chosen.data))
     if chosen.per_class:
-        show_rows(found.per_class(), "By class" + (", together" if len(models) > 1 else ""))
+        show_rows(found.per_class(), "By class" + (", together" if len(chosen.models) > 1 else ""))
     tell_bad(bad, skip=chosen.skip_bad, some=True)
 
 

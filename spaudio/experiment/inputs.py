@@ -19,6 +19,7 @@ from spaudio.tokens.config import NORMALISATIONS
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pauses import Pauses
 from spaudio.training.alignment import Alignment
+from spaudio.training.checkpoint import WEIGHTS
 
 Values = npt.NDArray[np.float32]
 
@@ -98,9 +99,12 @@ class Inputs:
         try:
             content = read_json(run / INPUTS)
         except FileNotFoundError as error:
+            saved = (run / WEIGHTS).is_file()
             raise CheckpointError(
-                f"{run} holds no {INPUTS}, the normalisation of its model's input; "
-                "name the folder of a run of an audio recipe"
+                f"{run} is a saved model, but its {INPUTS} is missing; fetch or save it again"
+                if saved
+                else f"{run} holds no {INPUTS}, the normalisation of its model's input; name the "
+                "folder of a run of an audio recipe"
             ) from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {run / INPUTS}: {error}") from error

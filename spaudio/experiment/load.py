@@ -113,6 +113,11 @@ def _tell_unfinished(run: Path) -> None:
     """
     read_run_settings(run)
     if (run / REPORT).is_file():
+        if not (run / WEIGHTS).is_file() and not (run / CHECKPOINTS).is_dir():
+            raise CheckpointError(
+                f"{run} holds neither {WEIGHTS}, as a saved model, nor {CHECKPOINTS}, as a run; "
+                "fetch or save the model again"
+            )
         return
     if (run / HASHES).is_file():
         raise CheckpointError(f"{run} is a checkpoint; name its run, {run.resolve().parents[1]}")

@@ -74,9 +74,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
     """
     first = is_first_process()
     if run is not None and (run / REPORT).is_file():
-        if first:
-            say(f"{run} is finished; its report is {named_reports(run)}")
-        return run
+        return _finished(run, first)
     if run is None:
         refuse_taken(settings)
     start = time.perf_counter()
@@ -100,7 +98,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             warn(message)
     with exclusive(run, accelerator), _told_how_to_continue(run):
         if (run / REPORT).is_file():  # another process has finished it in the meantime
-            return run
+            return _finished(run, first)
         if _begun(run) != begun:
             raise CheckpointError(f"another process has continued {run}; repeat the command")
         if accelerator.is_main_process:
@@ -261,6 +259,13 @@ def _warn_of_changes(
             f"trainer.precision={accelerator.mixed_precision}, which "
             f"trainer.precision={settings.trainer.precision} selects on this machine"
         )
+
+
+def _finished(run: Path, first: bool) -> Path:
+    """Names the report of a run that is finished already, in the first process; returns the run."""
+    if first:
+        say(f"{run} is finished; its report is {named_reports(run)}")
+    return run
 
 
 def _batches(loader: DataLoader[Any], accelerator: Accelerator, name: str) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Scores models on labelled clips: on the test split of their runs, or on a folder."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from spaudio.experiment.run_folder import read_run_settings
 from spaudio.inference.ensemble import as_clips, check_models, predict_by_each, weights_of
 from spaudio.inference.ensemble_weights import Splits, choose_weights, combine_models
 from spaudio.inference.predict import Predictor, bases_for
+from spaudio.inference.saved import fetch
 from spaudio.io.messages import warn
 from spaudio.io.paths import user_path
 from spaudio.report.calibration import calibration_error, confidences, reliability
@@ -19,6 +21,7 @@ from spaudio.report.probabilities import ClipProbabilities, join_clips, read_pro
 from spaudio.report.run_files import PROBABILITIES, REPORT, folds_in
 from spaudio.report.scores import Scores, score, score_multilabel
 from spaudio.report.tables import plus_minus, score_text
+from spaudio.training.checkpoint import WEIGHTS
 
 # By the name of the fold, "" if there is none.
 Folds = Mapping[str, Splits]
@@ -59,13 +62,13 @@ class Evaluation:
 
 
 def evaluate(
-    models: Sequence[Path], data: Path | None = None, *, base: str | None = None
+    models: Sequence[str | os.PathLike[str]], data: Path | None = None, *, base: str | None = None
 ) -> tuple[Evaluation | None, list[tuple[Path, str]]]:
     """Scores models on their test split or on a folder of clips, each alone and all together.
 
     Args:
-        models: Folders of runs, and of saved models (with ``data``) or of runs over all folds
-            (without it).
+        models: Folders of runs, and of saved models or their ids on the Hugging Face Hub (with
+            ``data``) or of runs over all folds (without it).
         data: Folder with one sub-folder of clips per class; if it is divided into ``train`` and
             ``test``, the clips of ``test`` are used. None takes the probabilities that the runs
             have recorded for the clips of their test split.
@@ -75,24 +78,24 @@ def evaluate(
         The scores, None if no clip can be used; and the unusable clips, each with a reason.
 
     Raises:
-        CheckpointError: If a model cannot be used.
+        CheckpointError: If a model is not found or cannot be used.
         ConfigError: If the models' classes differ, a model was trained on the folder or gives a
             clip several labels, or ``base`` has no effect.
         DataError: If the models were tested on different clips, or clips or probabilities cannot be
             read.
     """
-    names = [str(one) for one in models]
+    names, folders = [os.fspath(one) for one in models], [fetch(one) for one in models]
     if data is None:
         if base is not None:
             raise ConfigError(f"--base {base} has no effect without --data; leave it out")
-        found, kinds = zip(*map(_recorded, models), strict=True)
+        found, kinds = zip(*map(_recorded, folders), strict=True)
         if len(set(kinds)) > 1:
             raise ConfigError(
                 "some of the models give a clip one label, others several; evaluate them separately"
             )
         return score_runs(names, found, multi_label=kinds[0]), []
-    bases = bases_for(models, base)
-    opened = [Predictor(one, base=own) for one, own in zip(models, bases, strict=True)]
+    bases = bases_for(folders, base)
+    opened = [Predictor(one, base=own) for one, own in zip(folders, bases, strict=True)]
     weights, note = [1.0], ""
     if len(opened) > 1:
         check_models(opened)
@@ -162,7 +165,12 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
         # A relative path was one in the folder that the command was run in: here, or above `runs`.
         places = (Path(), *model.run.resolve().parents[2:3])
         inputs = [(place / user_path(str(source))).resolve() for place in places if source]
-        if inputs and not any(one.exists() for one in inputs):
+        if (model.run / WEIGHTS).is_file():
+            warn(
+                f"warning: {model.run} is a saved model, which does not say where its training "
+                f"clips are, so clips of them in {folder} would not be noticed"
+            )
+        elif inputs and not any(one.exists() for one in inputs):
             warn(
                 f"warning: {model.run} was trained on source={source}, which is not found from "
                 f"here, so clips of it in {folder} would not be noticed"

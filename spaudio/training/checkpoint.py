@@ -194,7 +194,10 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"cannot read {file}: {error}; restore it, or start a new run")
+    return CheckpointError(
+        f"cannot read {file}: {error}; restore it (fetch it, if it is a pointer of Git LFS), or "
+        "start a new run"
+    )
 
 
 def _existing(folder: Path, name: str) -> list[Path]:

@@ -418,6 +418,25 @@ def test_a_class_that_has_lost_all_clips_of_a_split_is_named(source: Path) -> No
     )
 
 
+def test_a_validation_split_that_is_lost_is_told(tmp_path: Path) -> None:
+    clips = [
+        SourceClip(f"{word}{split}.wav", word, split, f"{word}{split}")
+        for word in "ab"
+        for split in ("train", "valid", "test")
+    ]
+    rng = np.random.default_rng(0)
+    for clip in clips:
+        samples = rng.standard_normal(RATE) / 9 * (clip.split != "valid")  # silent ones are bad
+        soundfile.write(tmp_path / clip.path, samples, RATE)
+    found = prepare(
+        "toy", lambda work: SourceClips(tmp_path, clips), folder=tmp_path / "data", options={},
+        progress=False, skip_bad=True,
+    )  # fmt: skip
+    assert found.warnings == (
+        "all clips of the valid split are bad; training clips are held out instead",
+    )
+
+
 def test_a_damaged_marker_or_journal_is_made_anew(source: Path) -> None:
     prepared = run(source)
     folder, manifest = prepared.manifest.parent, prepared.manifest.read_bytes()

@@ -754,3 +754,10 @@ def test_groups_that_leave_little_to_train_on_are_named() -> None:
     [said] = _little_training(clips, 0.7)
     assert said.startswith("only 9 of 29 clips are trained on, as groups are not divided, and 'r1'")
     assert not _little_training(clips, 0.6)
+    few = [
+        SourceClip(f"{word}/{split}.wav", str(word), split, f"{word}/{split}")
+        for word in range(50)
+        for split in ("train", "valid", "test")
+    ]
+    [said] = _little_training(few, 0.7)
+    assert said.startswith("only 50 of 150 clips are trained on, as each class has at least one")

@@ -206,6 +206,9 @@ def test_what_would_be_no_test_is_refused(
     shutil.copytree(other, tmp_path / "all" / "runs" / "folder" / "r")  # run in the folder `all`
     with pytest.raises(SystemExit, match=r"was trained on clips of source=train"):
         evaluate(tmp_path / "all" / "runs" / "folder" / "r", "--data", tmp_path / "all" / "train")
+    spaudio.load(own_run).save_pretrained(tmp_path / "saved")
+    _, err = evaluate(tmp_path / "saved", "--data", "sounds")
+    assert "is a saved model, which does not say where its training clips are" in err
     file = other / "probabilities.csv"
     before = read_probabilities(file)["test"]
     moved = replace(before, clips=["other.wav", *before.clips[1:]])

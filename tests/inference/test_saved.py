@@ -49,6 +49,17 @@ def test_a_model_comes_back_to_the_bit(
     assert "preset=debug" in card
 
 
+def test_what_an_incomplete_model_lacks_is_named(saved: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(saved, tmp_path / "model")
+    for name, said in (
+        ("inputs.json", "saved model, but its inputs.json is missing"),
+        ("model.safetensors", "holds neither model.safetensors, as a saved model, nor"),
+    ):
+        (model / name).unlink()
+        with pytest.raises(CheckpointError, match=said):
+            spaudio.load(model)
+
+
 def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: Path) -> None:
     files = {path.name for path in saved.iterdir()}
     assert files == {"README.md", "config.yaml", "inputs.json", "model.safetensors", "report.json"}

@@ -111,6 +111,12 @@ def test_characters_that_the_font_lacks_are_named_once(
         assert ("matplotlibrc" in err) == bool(said)
 
 
+def test_long_names_leave_a_place_for_the_confusion_matrix(tmp_path: Path) -> None:
+    with warnings.catch_warnings():  # of matplotlib, if the labels leave none
+        warnings.simplefilter("error")
+        plot_confusion(torch.eye(2, dtype=torch.long), ["a" * 41, "b" * 41], tmp_path / "x.png")
+
+
 def test_the_confusion_matrix_is_bounded(tmp_path: Path, figures: list[Figure]) -> None:
     names = [f"class {i}" for i in range(1600)]
     confusion = 10 * torch.eye(1600, dtype=torch.long)

@@ -76,11 +76,14 @@ def _never_tested(report: Mapping[str, Any]) -> list[str]:
 
 
 def _about(settings: AudioSettings, data: AudioData) -> str:
-    seconds, rates = [c.seconds for c in data.clips], sorted({c.sample_rate for c in data.clips})
-    shown = ", ".join(f"{rate:,}" for rate in rates[:3]) + (" …" if rates[3:] else "")
+    seconds = {f"{found([c.seconds for c in data.clips]):.2f}": None for found in (min, max)}
+    rates = sorted({c.sample_rate for c in data.clips})
+    shown = " and ".join(f"{rate:,}" for rate in rates)
+    if len(rates) > 2:
+        shown = f"{rates[0]:,} to {rates[-1]:,}"
     return (
         f"{settings.about.title}; licence: {settings.about.licence}; {len(data.classes):,} "
-        f"classes, {min(seconds):.2f} to {max(seconds):.2f} s, sampled at {shown} Hz"
+        f"classes, {' to '.join(seconds)} s, sampled at {shown} Hz"
     )
 
 

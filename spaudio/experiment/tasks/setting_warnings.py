@@ -137,13 +137,14 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         yield "augment.mixup_power=true has no effect: it needs log-mel frames without PCEN"
     for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
-    unused = sorted(given & {"validation.fraction", "validation.by"})
-    if unused and not data.held_out:
-        yield f"the data have a validation split of their own, so {unused[0]} has no effect" + (
-            "; give valid_fraction"
-            if "valid_fraction" in settings.prep_options
-            and "valid_fraction" not in data.prepared.unused
-            else ""
+    # Each is followed by the option of the data that sets the same.
+    unused = {"validation.fraction": "valid_fraction", "validation.by": "group_regex"}
+    for name in sorted(given & unused.keys()) if not data.held_out else ():
+        option = unused[name]
+        usable = option in settings.prep_options and option not in data.prepared.unused
+        yield (
+            f"the data have a validation split of their own, so {name} has no effect"
+            f"{f'; give {option}' if usable else ''}"
         )
 
 

@@ -14,6 +14,7 @@ MOST_CLASSES = 60  # of a confusion matrix; memory and size grow with their squa
 PAIRS = 40  # most confused pairs of classes, drawn instead
 BARS = 200  # most classes that are drawn as bars
 _WIDEST = 40.0  # inches
+_INCHES = 0.09  # width of a character of a label
 
 
 def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> None:
@@ -32,10 +33,11 @@ def plot_confusion(confusion: Tensor, classes: Sequence[str], path: Path) -> Non
     from sklearn.metrics import ConfusionMatrixDisplay  # loads slowly
 
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
-    size = max(4.0, 0.35 * len(classes) + 2)
+    names = [for_figure(name) for name in classes]
+    size = max(4.0, 0.35 * len(classes) + 2) + _INCHES * max(map(len, names))
     figure = make_figure(size, size)
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(shares, display_labels=[for_figure(name) for name in classes])
+    display = ConfusionMatrixDisplay(shares, display_labels=names)
     display.plot(
         ax=axes,
         cmap="Blues",
@@ -64,7 +66,9 @@ def _plot_confused_pairs(confusion: Tensor, classes: Sequence[str], path: Path) 
         for i, n in zip(places.tolist(), counts.tolist(), strict=True)
         if n > 0
     ]
-    title = f"{len(pairs)} most confused pairs of {len(classes):,} classes (true as predicted)"
+    title = f"Most confused pairs of {len(classes):,} classes (true as predicted)"
+    if not pairs:
+        title = f"No pair of {len(classes):,} classes was confused"
     _draw_bars(pairs[::-1], path, title=title, xlabel="clips")
 
 
@@ -101,7 +105,9 @@ def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     places = np.arange(len(rows))
     axes.bar(places - 0.2, [row["accuracy"] for row in rows], 0.4, label="transformer")
     axes.bar(places + 0.2, [row["svm"] for row in rows], 0.4, label="classical floor")
-    axes.set_xticks(places, [for_figure(row["fold"]) for row in rows])
+    names = [for_figure(row["fold"]) for row in rows]
+    wide = max(map(len, names)) * _INCHES > 0.7  # inches per fold
+    axes.set_xticks(places, names, rotation="vertical" if wide else "horizontal")
     axes.set(xlabel="test fold", ylabel="accuracy", ylim=(0, 1))
     axes.legend(loc="lower right")
     save_figure(figure, path)
