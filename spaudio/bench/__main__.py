@@ -74,20 +74,15 @@ def _measure(chosen: argparse.Namespace) -> None:
                 f"the folder {output.parent.resolve()} cannot be made ({error.strerror}); name the "
                 "report with --output"
             ) from error
-    table, *charts = files = _written(chosen, output)
-    for path in files:
+    charts = [output.with_suffix(".png")] if chosen.command == "growth" else []
+    for path in (output, *charts):
         check_output(path, option, force=force)
     report, columns = chosen.measure(chosen, chosen.rounds, chosen.limit)
-    write_atomic(table, (json.dumps(report, indent=2) + "\n").encode())
+    write_atomic(output, (json.dumps(report, indent=2) + "\n").encode())
     for chart in charts:
         growth.plot(report, chart)
     print(describe(report, columns))
     print(f"\nwritten to {output}")
-
-
-def _written(chosen: argparse.Namespace, output: Path) -> list[Path]:
-    """Returns the files that a benchmark writes: its report, and the chart beside it."""
-    return [output, *([output.with_suffix(".png")] if chosen.command == "growth" else [])]
 
 
 def _filters(chosen: argparse.Namespace, rounds: int, limit: float) -> _Measured:

@@ -26,7 +26,7 @@ COLUMNS = {
 }
 
 
-def untrained(context: int, filters: Sequence[str] = FILTERS) -> dict[str, LanguageModel]:
+def untrained(context: int, filters: Sequence[str]) -> dict[str, LanguageModel]:
     """Builds untrained models of the size of text8's preset ``tiny``, one per filter.
 
     Args:

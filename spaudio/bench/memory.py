@@ -46,4 +46,4 @@ def _resident_extra(backend: str, shape: Shape, threads: int) -> int:
 
 
 def _size(tensors: Iterable[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.nbytes for t in tensors)

@@ -16,7 +16,6 @@ from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps,
 from spaudio.experiment.compose import compose
 from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
-from spaudio.filters import TokenFilter
 
 FILTER = "filter"  # also the name of the range around a filter's forward pass
 BACKWARD = "autograd::engine::evaluate_function: "
@@ -68,9 +67,8 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         batches.append(next(loader))
         loading.append(time.perf_counter() - start)
     model = task.build_model()
-    filters = (m for m in model.modules() if isinstance(m, TokenFilter) and m.name != "none")
-    for each in filters:
-        each.forward = record_function(FILTER)(each.forward)  # type: ignore[method-assign]
+    for each in model.token_filters().values():
+        each.forward = record_function(FILTER)(each.forward)
     steps = make_steps(settings, model, task.objective, batches)
     steps()
     alone: list[float] = []

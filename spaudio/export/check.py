@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from spaudio.audio.decode import Waveform
 from spaudio.export.exported import Runner
@@ -53,7 +54,5 @@ def pad(clips: Sequence[Waveform]) -> tuple[Tensor, Tensor]:
     The padding is loud, so that a model that reads it fails the check.
     """
     lengths = torch.tensor([len(clip) for clip in clips])
-    batch = torch.full((len(clips), int(lengths.max())), 0.7)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = torch.from_numpy(clip)
-    return batch, lengths
+    samples = [torch.from_numpy(clip) for clip in clips]
+    return pad_sequence(samples, batch_first=True, padding_value=0.7), lengths

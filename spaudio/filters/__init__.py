@@ -23,9 +23,8 @@ from spaudio.filters.insertion.insert import (
     insert_filters,
     load_filters,
 )
-from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
-from spaudio.filters.registry import FILTERS
+from spaudio.filters.registry import FILTERS, make_filter
 from spaudio.filters.streaming import FilterStream
 
 __all__ = [

@@ -17,8 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
 from spaudio.filters.insertion.layout import Layout
-from spaudio.filters.make import make_filter
-from spaudio.filters.registry import FILTERS
+from spaudio.filters.registry import FILTERS, make_filter
 
 if TYPE_CHECKING:
     from spaudio.filters.base import TokenFilter

@@ -39,10 +39,10 @@ class MaskPredictor(nn.Module):
         dim: int,
         num_filters: int,
         *,
-        width: int = 64,
-        layers: int = 1,
-        heads: int = 4,
-        causal: bool = False,
+        width: int,
+        layers: int,
+        heads: int,
+        causal: bool,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -85,7 +85,7 @@ class MaskPredictor(nn.Module):
         """
         tokens = x.shape[1]
         start = 0 if cache is None else cache.tokens
-        attend = causal_mask(tokens, start, x.device) if self.causal else None
+        attend = causal_mask(tokens, start, device=x.device) if self.causal else None
         if padding_mask is not None:
             real = ~padding_mask[:, None, None, :]
             # A padded token attends to itself: a row without any key would yield NaN.

@@ -6,8 +6,10 @@ position where each of N packed sequences begins and where the last one ends; th
 filter is its last inputs, (sequences, K - 1, dim).
 """
 
+from __future__ import annotations
+
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,22 +18,12 @@ from spaudio.filters.arguments import check_device, require
 from spaudio.filters.definition import without_padding
 from spaudio.filters.precision import join, without_autocast
 
-
-class _Filter(Protocol):
-    """What is needed of a :class:`spaudio.filters.TokenFilter`, which describes each."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def extent(self) -> tuple[int, int]: ...
-    @property
-    def receptive_field(self) -> tuple[float, float]: ...
-    def convolve(self, window: Tensor) -> Tensor: ...
-    def filtered(self, x: Tensor) -> Tensor: ...
+if TYPE_CHECKING:
+    from spaudio.filters.base import TokenFilter
 
 
 def filter_sequences(
-    filter: _Filter,
+    filter: TokenFilter,
     x: Tensor,
     padding_mask: Tensor | None,
     cu_seqlens: Tensor | None,
@@ -81,7 +73,7 @@ def filter_sequences(
 
 
 def _filter_packed(
-    filter: _Filter,
+    filter: TokenFilter,
     x: Tensor,
     cu_seqlens: Tensor,
     initial_state: Tensor | None,
@@ -114,7 +106,7 @@ def _filter_packed(
     return y, spread[0, cu_seqlens[1:].unsqueeze(1) + before]
 
 
-def filter_after(filter: _Filter, window: Tensor) -> Tensor:
+def filter_after(filter: TokenFilter, window: Tensor) -> Tensor:
     """Computes what a causal filter adds to the tokens of a window after the first K - 1."""
     left, _ = filter.extent
     # For few tokens, the outputs of the first K - 1 would cost more than copying windows.

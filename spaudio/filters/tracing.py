@@ -10,10 +10,15 @@ from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 
+def is_jit_traced() -> bool:
+    """Whether ``torch.jit.trace`` records the call, whose values are real."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing
+
+
 def is_exported() -> bool:
     """Whether the call is recorded for a runtime that lacks the operator: jit, export, ONNX."""
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_exporting()
+    return is_jit_traced() or torch.compiler.is_exporting()
 
 
 def is_transformed() -> bool:
@@ -36,7 +41,7 @@ def has_values(tensor: Tensor) -> bool:
 
 def holds(condition: Tensor) -> bool:
     """Returns a single boolean, also in a call that ``jit.trace`` records, without its warning."""
-    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if not is_jit_traced():
         return bool(condition)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]

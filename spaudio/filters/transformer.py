@@ -76,7 +76,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(x * cosine, torch.cat((second, first), dim=-1), sine)
 
 
-def causal_mask(tokens: int, start: int = 0, device: torch.device | None = None) -> Tensor:
+def causal_mask(tokens: int, start: int = 0, *, device: torch.device) -> Tensor:
     """Boolean (tokens, start + tokens), True where a causal query may attend to a key.
 
     There are ``start`` keys before the first query.
@@ -198,7 +198,7 @@ def attention(
     """
     earlier = k.shape[2] - q.shape[2]
     if causal and earlier:  # torch's own causal mask begins at the first key
-        attend, causal = causal_mask(q.shape[2], earlier, q.device), False
+        attend, causal = causal_mask(q.shape[2], earlier, device=q.device), False
     # On CPUs, the fused kernel's backward pass is slow in half precision and has no dropout.
     half = q.dtype in (torch.bfloat16, torch.float16)
     if q.device.type != "cpu" or not (half or dropout) or k.shape[2] > SHORT:
@@ -239,7 +239,7 @@ class TransformerLayer(nn.Module):
         dim: int,
         heads: int,
         *,
-        ff_mult: int = 4,
+        ff_mult: int,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

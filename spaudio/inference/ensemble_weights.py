@@ -18,9 +18,8 @@ from spaudio.report.probabilities import ClipProbabilities
 from spaudio.training.temperature import (
     class_probabilities,
     logits_of,
-    prior_loss,
+    penalised_loss,
     prior_share,
-    smoothed_loss,
 )
 
 _MOST = 10.0  # as the weight of a model
@@ -125,8 +124,8 @@ def fit_weights(models: Sequence[ClipProbabilities], *, multi_label: bool) -> li
 
     def loss_and_slope(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         given = torch.tensor(weights, requires_grad=True)
-        loss = smoothed_loss(torch.einsum("m,mnc->nc", given, logits), targets, 1 - prior)
-        loss = loss + prior_loss((given.sum() + 1e-3).log(), len(targets), prior)
+        combined = torch.einsum("m,mnc->nc", given, logits)
+        loss = penalised_loss(combined, targets, (given.sum() + 1e-3).log(), prior)
         loss.backward()  # type: ignore[no-untyped-call]
         assert given.grad is not None
         return loss.item(), given.grad.numpy()

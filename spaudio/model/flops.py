@@ -25,7 +25,7 @@ def encoder_flops(encoder: Encoder, tokens: int) -> int:
     return shape.layers * (products + attention) + filters
 
 
-def step_flops(encoder: Encoder, tokens: int, batch: int, head: int = 0) -> int:
+def step_flops(encoder: Encoder, tokens: int, batch: int, head: int) -> int:
     """Counts one training step.
 
     Args:

@@ -132,11 +132,7 @@ class Classification:
 
     def _each(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the weighted cross-entropy of each clip."""
-        weights = self.balance.loss_weights
-        lost = F.cross_entropy(
-            logits, labels, label_smoothing=self.label_smoothing, reduction="none"
-        )
-        return lost if weights is None else lost * weights.to(labels.device)[labels]
+        return weighted_losses(logits, labels, self.balance.loss_weights, self.label_smoothing)
 
     @torch.inference_mode()
     def measure(
@@ -152,6 +148,14 @@ class Classification:
         loss = F.nll_loss(voted.clamp_min(torch.finfo(torch.float64).tiny).log(), labels)
         balanced = self.balance.method != "none"
         return Predictions(voted.float(), labels, loss.item(), balanced)
+
+
+def weighted_losses(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Returns the cross-entropy of each clip, times the weight of its class (classes,), if any."""
+    lost = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+    return lost if weights is None else lost * weights.to(labels.device)[labels]
 
 
 def average_segments(values: Tensor, clips: Tensor) -> Tensor:

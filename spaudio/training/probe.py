@@ -12,7 +12,7 @@ from torch import Tensor
 from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.head import Head
 from spaudio.tokens.batch import Batch
-from spaudio.training.objective import Objective
+from spaudio.training.objective import Objective, weighted_losses
 from spaudio.training.temperature import fit_temperature_of_logits
 
 #: Penalties on the squared weights per class, strongest first: 1 / (2 C N) for scikit-learn's C.
@@ -142,5 +142,4 @@ def _clip_losses(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tens
     """Returns the weighted cross-entropy of each clip, (clips,), in nats."""
     if labels.dim() == 2:  # several labels per clip, each a decision of its own
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=1)
-    lost = F.cross_entropy(logits, labels, reduction="none")
-    return lost if weights is None else lost * weights.to(labels.device)[labels]
+    return weighted_losses(logits, labels, weights)

@@ -4,8 +4,7 @@ Accelerate's own sharding fills the last batch with clips of the first and requi
 which a bucket sampler does not give.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
@@ -27,7 +26,7 @@ class SplitBatches(Sampler[list[Any]]):
             empty in all processes.
     """
 
-    def __init__(self, batches: Any, process: int, processes: int, parts: int = 1) -> None:
+    def __init__(self, batches: Any, process: int, processes: int, parts: int) -> None:
         self.batches, self.process, self.processes, self.parts = batches, process, processes, parts
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -47,19 +46,6 @@ class SplitBatches(Sampler[list[Any]]):
         return batch[self.process + part * self.processes :: self.processes * self.parts]
 
 
-class WholeBatches(Sampler[list[Any]]):
-    """One process's batches: each batch goes to exactly one process, so that it counts once."""
-
-    def __init__(self, batches: Any, process: int, processes: int) -> None:
-        self.batches, self.process, self.processes = batches, process, processes
-
-    def __len__(self) -> int:
-        return len(range(self.process, len(self.batches), self.processes))
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        yield from islice(self.batches, self.process, None, self.processes)
-
-
 class OnDevice:
     """A loader that moves its batches to a device."""
 
@@ -77,9 +63,11 @@ class OnDevice:
 def shard_batches(loader: DataLoader[Any], accelerator: Accelerator) -> OnDevice:
     """Returns this process's share of a loader, for measuring a split.
 
-    :func:`gather` joins the results of all processes.
+    Each batch goes to exactly one process, so that it counts once. :func:`gather` joins the results
+    of all processes.
     """
-    mine = WholeBatches(loader.batch_sampler, accelerator.process_index, accelerator.num_processes)
+    batches: Any = loader.batch_sampler
+    mine = list(batches)[accelerator.process_index :: accelerator.num_processes]
     return OnDevice(_with_batches(loader, mine), accelerator.device)
 
 
@@ -110,7 +98,7 @@ def take_buffers_of_first(model: nn.Module) -> None:
             broadcast(buffer)
 
 
-def _with_batches(loader: DataLoader[Any], batches: Sampler[list[Any]]) -> DataLoader[Any]:
+def _with_batches(loader: DataLoader[Any], batches: Iterable[list[Any]]) -> DataLoader[Any]:
     """Returns a copy of a loader with other batches."""
     return DataLoader(
         loader.dataset,

@@ -5,14 +5,11 @@ change rankings, so accuracy and mAP stay the same.
 """
 
 import math
-from typing import TypeVar
 
 import scipy  # submodules load on first use
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_Number = TypeVar("_Number", float, Tensor)
 
 LOWEST, HIGHEST = 0.05, 20.0
 SPREAD = 0.5  # standard deviation of the prior of the temperature's logarithm
@@ -80,8 +77,8 @@ def fit_temperature_of_logits(logits: Tensor, labels: Tensor, prior: float = 0) 
     logits = logits.double()
 
     def loss(log_temperature: float) -> float:
-        found = smoothed_loss(logits / math.exp(log_temperature), labels, 1 - prior).item()
-        return found + prior_loss(log_temperature, len(labels), prior)
+        scaled = logits / math.exp(log_temperature)
+        return penalised_loss(scaled, labels, log_temperature, prior).item()
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
@@ -92,30 +89,25 @@ def prior_share(clips: int) -> float:
     return FEW / (clips + FEW)
 
 
-def prior_loss(logarithm: _Number, clips: int, prior: float) -> _Number:
-    """Returns what the prior adds to the mean cross-entropy of :func:`smoothed_loss`.
-
-    Args:
-        logarithm: Of the temperature, or of the sum of weights.
-        clips: Number of clips, without the extra one.
-        prior: How much the prior counts, see :func:`prior_share`.
-    """
-    return prior * ((logarithm / SPREAD) ** 2 / 2) / (clips + 1 - prior)
-
-
-def smoothed_loss(logits: Tensor, labels: Tensor, extra: float = 1) -> Tensor:
-    """Returns the mean cross-entropy with an extra clip, which may be of any class.
+def penalised_loss(
+    logits: Tensor, labels: Tensor, logarithm: float | Tensor, prior: float
+) -> Tensor:
+    """Returns the mean cross-entropy, with an extra clip of any class and the prior.
 
     Args:
         logits: (clips, classes).
         labels: As in :func:`fit_temperature`.
-        extra: How much the extra clip counts, compared with each of the others.
+        logarithm: Of the temperature, or of the sum of weights.
+        prior: How much the prior counts, see :func:`prior_share`.
     """
+    extra = 1 - prior
     other = extra / (len(labels) + extra)
     if labels.dim() == 1:
-        return F.cross_entropy(logits, labels, label_smoothing=other)
-    targets = labels * (1 - other) + other / 2
-    return F.binary_cross_entropy_with_logits(logits, targets.double())
+        loss = F.cross_entropy(logits, labels, label_smoothing=other)
+    else:
+        targets = labels * (1 - other) + other / 2
+        loss = F.binary_cross_entropy_with_logits(logits, targets.double())
+    return loss + prior * ((logarithm / SPREAD) ** 2 / 2) / (len(labels) + 1 - prior)
 
 
 def logits_of(probabilities: Tensor, multi_label: bool) -> Tensor:

@@ -287,7 +287,8 @@ import sys
 from spaudio.bench.peers.turns import Turns
 
 steps, slope = 0, float(sys.argv[1])
-turns = Turns(2, lambda: steps * slope)
+turns = Turns(2)
+turns.evaluate = lambda: steps * slope
 print("a library prints")
 turns.prepared = 100.0
 going = turns.step()

@@ -2,12 +2,14 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils.data import DataLoader
 
 from spaudio.tokens.batch import Batch
 from spaudio.training.checkpoint import epoch_of, find_checkpoint, load_model
@@ -15,7 +17,7 @@ from spaudio.training.loader import make_loader
 from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixed, Mixing
 from spaudio.training.objective import Classification, Predictions
-from spaudio.training.shards import SplitBatches, WholeBatches, shard_batches
+from spaudio.training.shards import SplitBatches, shard_batches
 from spaudio.training.trainer_config import TrainerConfig
 from tests.fixtures.toy import TRAINING, dataset, in_processes, last, make_model, train
 
@@ -40,7 +42,11 @@ def test_each_clip_of_a_batch_goes_to_one_process(processes: int, parts: int) ->
         assert all(share)
     assert sum(map(len, shares[0])) == len({item for items in shares[0] for item in items})
     # To measure, a batch goes to one process as a whole.
-    whole = [WholeBatches(BATCHES, rank, processes) for rank in range(processes)]
+    loader: Any = DataLoader(range(17), batch_sampler=BATCHES, collate_fn=list)
+    whole = []
+    for rank in range(processes):
+        place: Any = SimpleNamespace(process_index=rank, num_processes=processes, device="cpu")
+        whole.append(shard_batches(loader, place))
     assert sorted(batch for share in whole for batch in share) == sorted(BATCHES)
     assert [len(list(share)) for share in whole] == [len(share) for share in whole]
 

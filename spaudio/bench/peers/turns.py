@@ -19,13 +19,17 @@ class Turns:
 
     Args:
         steps: Number of steps per turn.
+
+    Attributes:
         evaluate: Returns the accuracy on the test split. It is called between turns, on request.
+        prepared: CPU seconds of computing features before the first step.
     """
 
-    def __init__(self, steps: int, evaluate: Callable[[], float] | None = None) -> None:
+    evaluate: Callable[[], float]
+
+    def __init__(self, steps: int) -> None:
         self.steps = steps
-        self.evaluate = evaluate
-        self.prepared = 0.0  # CPU seconds of computing features before the first step
+        self.prepared = 0.0
         self._left = 0
         self._examples = 0
         self._wall = self._cpu = 0.0
@@ -46,7 +50,6 @@ class Turns:
             wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
             _tell(examples=self._examples, seconds=wall, cpu_seconds=cpu, prepared=self.prepared)
         while (order := sys.stdin.readline().strip()) == _EVALUATE:
-            assert self.evaluate is not None
             _tell(accuracy=self.evaluate())
         if not order:
             return False

@@ -32,7 +32,7 @@ PLACE = "_filtered_place"
 UNFILTERED = "_unfiltered_class"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Place:
     """Where a filter is attached.
 
@@ -42,7 +42,7 @@ class Place:
         watches: Watches of the layer and of the modules around it, innermost first.
         key: Tells the filter from all others that use the same key/value cache. Names do not: they
             are relative to the module that filters were inserted into.
-        checked: Not empty once a mask has been checked.
+        checked: Whether a mask has been checked.
         stated: What the user states for calls.
         passes: What was found in calls that a backward pass may repeat.
     """
@@ -51,7 +51,7 @@ class Place:
     layout: Layout
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    checked: list[bool] = field(default_factory=list)
+    checked: bool = False
     stated: Stated = field(default_factory=Stated)
     passes: Passes = field(default_factory=Passes)
 
@@ -140,7 +140,7 @@ class Place:
         # First whether it is eager: a compiler would guard what an eager call changes.
         if is_eager() and mask is not None and not self.checked:
             warn_if_inverted(mask, self.layer)
-            self.checked.append(True)
+            self.checked = True
         return mask
 
     def _misses_padding(self, calls: Sequence[Call]) -> bool:

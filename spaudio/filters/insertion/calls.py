@@ -420,17 +420,3 @@ def past_tokens(calls: Sequence[Call]) -> Any:
     """
     taking = calls_with_cache(calls)
     return taking[-1].past if taking else 0
-
-
-def watch_of(
-    module: nn.Module, padding_mask: str | PaddingFunction | None, outermost: bool
-) -> Watch | None:
-    """Sets up and returns a watch that records the module's calls.
-
-    None if the module takes no argument that is recorded.
-    """
-    watch = Watch(module, padding_mask, outermost)
-    if not watch.useful:
-        return None
-    watch.attach(module)
-    return watch

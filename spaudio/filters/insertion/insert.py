@@ -21,7 +21,7 @@ from spaudio.filters.insertion.attach import (
     detach,
     is_filtered,
 )
-from spaudio.filters.insertion.calls import Watch, check_boolean_mask, watch_of
+from spaudio.filters.insertion.calls import Watch, check_boolean_mask
 from spaudio.filters.insertion.layer_checks import (
     check_layer,
     check_layout,
@@ -33,9 +33,8 @@ from spaudio.filters.insertion.layer_facts import is_causal, layer_dim
 from spaudio.filters.insertion.layout import Layout, PaddingFunction, unsaved_function
 from spaudio.filters.insertion.locate import Layers, around, find_layers, no_match
 from spaudio.filters.insertion.stated import OFF
-from spaudio.filters.make import make_filter
 from spaudio.filters.none import NoFilter
-from spaudio.filters.registry import FILTERS
+from spaudio.filters.registry import FILTERS, make_filter
 
 
 class FilterHandle:
@@ -297,22 +296,20 @@ def load_filters(
             else f"the filters in {source} need no padding function; leave padding_mask out"
         )
     modules = dict(model.named_modules())
-    targets: dict[str, nn.Module] = {}
+    targets = {name: module for name, module in modules.items() if name in saved.filters}
     # Exact names: a downloaded name must not act as a glob.
     if absent := [name for name in saved.filters if name not in modules]:
         raise ValueError(no_match(absent[0], list(modules)))
-    for name in (name for name in modules if name in saved.filters):  # in the model's order
-        check_layer(name, modules[name], model)
+    for name, layer in targets.items():
+        check_layer(name, layer, model)
         try:
-            check_layout(name, modules[name], layouts[name], model)
+            check_layout(name, layer, layouts[name], model)
         except ValueError as error:
             raise ValueError(
                 f"{source} holds filters of a model whose layers return another layout, and the "
                 f"layout is saved with them: {error}"
             ) from error
         check_padding_argument(name, layouts[name].padding_mask, model)
-        targets[name] = modules[name]
-    for name, layer in targets.items():
         _move(saved.filters[name], _weights(layer, model))
     prepared = {name: (saved.filters[name], layouts[name]) for name in targets}
     return _attach_all(model, targets, prepared)
@@ -344,7 +341,7 @@ def _attach_all(
     _warn_of_the_future(
         [name for name in ahead if is_causal(model, [targets[name], *outer[name].values()])]
     )
-    watches: dict[tuple[str, Any], Watch | None] = {}
+    watches: dict[tuple[str, Any], Watch] = {}
     attached: list[nn.Module] = []
     try:
         for name, layer in targets.items():
@@ -353,17 +350,18 @@ def _attach_all(
             for each, module in outer[name].items():
                 key = each, id(layout.padding_mask)
                 if key not in watches:
-                    watches[key] = watch_of(module, layout.padding_mask, module is model)
-                watch = watches[key]
-                if watch is not None:
-                    found.append(watch)
+                    watches[key] = Watch(module, layout.padding_mask, outermost=module is model)
+                    if watches[key].useful:
+                        watches[key].attach(module)
+                if watches[key].useful:
+                    found.append(watches[key])
             attach(layer, filter, Place(name, layout, found))
             attached.append(layer)
     except BaseException:  # a class may refuse subclasses
         for layer in attached:
             detach(layer)
         for watch in watches.values():
-            if watch is not None and not watch.filters:
+            if not watch.filters:
                 watch.remove()
         raise
     return FilterHandle(targets)

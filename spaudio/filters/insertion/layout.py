@@ -32,9 +32,9 @@ class Layout:
         padding_mask: As for :func:`spaudio.filters.insert_filters`.
     """
 
-    batch_first: bool = True
-    channels_first: bool = False
-    padding_mask: str | PaddingFunction | None = "auto"
+    batch_first: bool
+    channels_first: bool
+    padding_mask: str | PaddingFunction | None
 
     def apply(self, filter: Filter, output: Any, layer: str) -> Any:
         """Filters the output of a layer, whose name is for errors.

@@ -12,13 +12,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from spaudio.filters.arguments import require
 from spaudio.filters.insertion.calls import Call, calls_with_cache
-from spaudio.filters.insertion.passes import SEVERAL, UNKNOWN, Passes
+from spaudio.filters.insertion.passes import SEVERAL, UNKNOWN, Passes, version_of
 from spaudio.filters.tracing import (
     has_values,
     holds,
     in_backward,
     is_eager,
     is_exported,
+    is_jit_traced,
     is_transformed,
 )
 
@@ -155,13 +156,12 @@ def _read(
     if not has_values(positions):
         return None
     batched = torch._C._functorch.is_batchedtensor(positions)
-    if batched or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if batched or is_jit_traced():
         _refuse_packed(positions, readable=not batched)
         return None
     # Read once per pass: a buffer may be refilled in ways that leave its version, as through NumPy
     # or ``.data``, and also within a pass. Inference-mode tensors have no version.
-    version = None if positions.is_inference() else positions._version
-    key = weakref.ref(calls[-1]), version, batch
+    key = weakref.ref(calls[-1]), version_of(positions), batch
     if positions not in _BOUNDARIES or _BOUNDARIES[positions][0] != key:
         starts = torch.ones_like(positions, dtype=torch.bool)
         starts[:, 1:] = positions.diff(dim=1) != 1  # as transformers separates sequences

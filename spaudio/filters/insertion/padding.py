@@ -16,6 +16,7 @@ from spaudio.filters.tracing import (
     in_backward,
     is_eager,
     is_exported,
+    is_jit_traced,
     is_transformed,
 )
 
@@ -149,8 +150,7 @@ def _refuse_lengths(calls: Sequence[Call], batch: int, layer: str) -> None:
         if lengths is None:
             continue
         problem = _of_lengths(name, layer)
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if is_eager() or tracing:  # with real values
+        if is_eager() or is_jit_traced():  # with real values
             if has_values(lengths) and holds((lengths != lengths.max()).any()):
                 raise ValueError(problem)
         elif is_exported():  # for any lengths

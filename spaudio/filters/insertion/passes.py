@@ -55,30 +55,30 @@ class Passes:
         # First whether it is eager: a compiler would guard the entries of other calls, which go.
         if not is_eager() or given is None or not has_values(given):
             return
-        found = {n: _Found(v, _version(v)) for n, v in values.items() if not _holds(v, given)}
+        found = {n: _Found(v, version_of(v)) for n, v in values.items() if not _holds(v, given)}
         before, version = self._calls.get(given, ({}, None))
-        if version == _version(given):
+        if version == version_of(given):
             for name in before.keys() & found.keys():
                 if not _same(before[name], found[name]):
                     found[name] = _Found(SEVERAL, None)
-        self._calls[given] = found, _version(given)
+        self._calls[given] = found, version_of(given)
 
     def recall(self, given: Tensor | None, name: str) -> Any:
         """Returns what was found for such a call: the value, ``UNKNOWN`` or ``SEVERAL``."""
         if given is None or given not in self._calls:
             return UNKNOWN
         found, version = self._calls[given]
-        known = name in found and version == _version(given) and _unchanged(found[name])
+        known = name in found and version == version_of(given) and _unchanged(found[name])
         return found[name].value if known else UNKNOWN
 
 
-def _version(value: Any) -> int | None:
+def version_of(value: Any) -> int | None:
     """Counts the changes of a tensor in place; None where they are not counted."""
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _unchanged(found: _Found) -> bool:
-    return found.version == _version(found.value)
+    return found.version == version_of(found.value)
 
 
 def _holds(value: Any, given: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """A classifier on a pretrained encoder that is frozen, or adapted by a few parameters."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from spaudio.model.pooling import statistics
 from spaudio.model.pretrained.adapt import Adaptation, adapt
 from spaudio.model.pretrained.encoded import as_cached, is_quiet
 from spaudio.model.pretrained.head import Head
-from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder, copied
+from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 
 
 class AdaptedClassifier(nn.Module):
@@ -138,7 +139,7 @@ class AdaptedClassifier(nn.Module):
         return states[self.first_state :], unpooled
 
     def hidden_states(
-        self, tokens: Tensor, padding_mask: Tensor | None = None
+        self, tokens: Tensor, padding_mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
         """The hidden states that the head reads, each (batch, tokens, dim).
 
@@ -179,7 +180,12 @@ class AdaptedClassifier(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptedClassifier":
         """Copies what is trained; frozen parameters are shared."""
-        found: AdaptedClassifier = copied(self, memo)
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                memo.setdefault(id(parameter), parameter)
+        found = AdaptedClassifier.__new__(AdaptedClassifier)
+        memo[id(self)] = found
+        vars(found).update(copy.deepcopy(vars(self), memo))
         return found
 
 

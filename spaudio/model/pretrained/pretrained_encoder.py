@@ -6,7 +6,6 @@ An encoder is run in three steps, so that the result of each can be cached: the 
 (:meth:`PretrainedEncoder.run`).
 """
 
-import copy
 import hashlib
 import json
 import math
@@ -274,15 +273,3 @@ def _hash(net: Any, extractor: Any) -> str:
         found.update(name.encode())
         found.update(value.detach().contiguous().cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-def copied(module: Any, memo: dict[int, Any]) -> Any:
-    """Deep-copies a module, but shares its frozen parameters."""
-    for parameter in module.parameters():
-        if not parameter.requires_grad:
-            memo.setdefault(id(parameter), parameter)
-    kind: type[Any] = type(module)
-    found = kind.__new__(kind)  # type: ignore[call-overload]
-    memo[id(module)] = found
-    found.__dict__.update(copy.deepcopy(vars(module), memo))
-    return found
