@@ -28,7 +28,8 @@ from spaudio.audio.corrections import correct_labels
 from spaudio.audio.find import audio_files, composed, is_audio, is_hidden, no_audio
 from spaudio.audio.gaps import background_between
 from spaudio.audio.intervals import Interval, cut_intervals, overlapping
-from spaudio.audio.label_table import SPLIT_NAMES, read_label_table
+from spaudio.audio.label_table import read_label_table
+from spaudio.audio.manifest import SPLIT_NAMES
 from spaudio.audio.selections import is_selections
 from spaudio.audio.split import split_by_clip, split_by_group
 from spaudio.errors import ConfigError, DataError, counted, some
@@ -148,7 +149,7 @@ def prepare(
     return SourceClips(
         root=root,
         clips=clips,
-        warnings=[*found.unused, *notes],
+        warnings=[*found.notes, *notes],
         unused=_idle(split_given=found.split_given, seeded=seeded),
         bad=bad,
         overlaps=overlaps,
@@ -162,14 +163,14 @@ class _Found:
     Attributes:
         clips: The clips; those of intervals are yet to be cut.
         split_given: Whether the clips have splits.
-        unused: What of the source is not used, or not as it may have been meant, in sentences.
+        notes: What of the source is not used, or not as it may have been meant, in sentences.
         intervals: The intervals of recordings that clips are cut from.
         empty: Recordings of which a table says that they hold no event.
     """
 
     clips: list[SourceClip]
     split_given: bool
-    unused: list[str]
+    notes: list[str]
     intervals: Sequence[Interval] = ()
     empty: Sequence[str] = ()
 
@@ -187,21 +188,21 @@ def _from_table(root: Path, table: str, group_regex: str | None) -> _Found:
         raise ConfigError(
             f"table={file} has a column group; leave group_regex out, or remove the column"
         )
-    unused = []
+    notes = []
     if given.unlisted:  # reports and published models show this: no folders of the machine
         count, named = len(given.unlisted), some(given.unlisted)
-        unused = [f"not in table={file.name}: {counted(count, 'audio file')}: {named}"]
-    unused += given.notes
+        notes = [f"not in table={file.name}: {counted(count, 'audio file')}: {named}"]
+    notes += given.notes
     tops = {PurePosixPath(clip.path).parts[0].lower() for clip in given.clips}
     splits = {SPLIT_NAMES.get(top) for top in tops}
     if "split" not in given.columns and None not in splits and {"train", "test"} <= splits:
-        unused.append(
+        notes.append(
             f"the folders {', '.join(sorted(tops))} do not divide the clips, as table={file.name} "
             "has no column split; add one if they are the splits"
         )
-    unused += _combined({clip.label for clip in given.clips})
+    notes += _combined({clip.label for clip in given.clips})
     split_given = "split" in given.columns
-    return _Found(given.clips, split_given, unused, given.intervals, given.empty)
+    return _Found(given.clips, split_given, notes, given.intervals, given.empty)
 
 
 def _check_groups(

@@ -13,8 +13,7 @@ from spaudio.audio.find import (
     is_hidden,
     no_audio,
 )
-from spaudio.audio.label_table import SPLIT_NAMES
-from spaudio.audio.manifest import SourceClip
+from spaudio.audio.manifest import SPLIT_NAMES, SourceClip
 from spaudio.errors import DataError, some
 
 
@@ -94,26 +93,26 @@ def _split_folders(root: Path, paths: Sequence[str]) -> bool:
     return False
 
 
-def _clip(root: Path, path: str, by_folder: bool, remedy: str) -> SourceClip:
+def _clip(root: Path, path: str, split_given: bool, remedy: str) -> SourceClip:
     folders = PurePosixPath(path).parts
-    split, *parts = folders if by_folder else ("train", *folders)
+    split, *parts = folders if split_given else ("train", *folders)
     if len(parts) < 2:
         raise DataError(f"{root / path}: is outside the class folders; {remedy}")
     return SourceClip(path, composed(parts[0]), SPLIT_NAMES[split.lower()], path)
 
 
-def _check_links(root: Path, linked: Sequence[tuple[str, str]], by_folder: bool) -> None:
+def _check_links(root: Path, linked: Sequence[tuple[str, str]], split_given: bool) -> None:
     """Checks that no folder is in two class or split folders, by a link.
 
     Args:
         root: The source.
         linked: The two paths of each folder that has several; its files are listed at the first.
-        by_folder: Whether the first level of folders gives the split.
+        split_given: Whether the first level of folders gives the split.
 
     Raises:
         DataError: If the label or split of its files would depend on the path.
     """
-    depth = 2 if by_folder else 1
+    depth = 2 if split_given else 1
     for two in linked:
         first, again = (PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in two)
         # A link to a folder above it adds nothing.
@@ -124,9 +123,9 @@ def _check_links(root: Path, linked: Sequence[tuple[str, str]], by_folder: bool)
             )
 
 
-def _unused_classes(root: Path, paths: Sequence[str], by_folder: bool) -> list[str]:
+def _unused_classes(root: Path, paths: Sequence[str], split_given: bool) -> list[str]:
     """Names the class folders that no clip was taken from, except those of a preparation."""
-    pattern, depth = ("*/*", 2) if by_folder else ("*", 1)
+    pattern, depth = ("*/*", 2) if split_given else ("*", 1)
     used = {PurePosixPath(*PurePosixPath(path).parts[:depth]) for path in paths}
     there = {
         PurePosixPath(folder.relative_to(root).as_posix()): folder

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from spaudio.audio.mpeg import MPEG_SLACK, after_tags, xing_bytes
+from spaudio.audio.mpeg import LEAST_SHARE, after_tags, xing_bytes
 
 #: Containers whose end can be checked, by libsndfile's names: by a function here, or (`None`) by a
 #: length that libsndfile compares with the file's. Files in other containers are refused, because a
@@ -176,7 +176,7 @@ def _mpeg(file: BinaryIO, size: int) -> str | None:
     """
     start = after_tags(file, 0)
     declared = xing_bytes(file, start)
-    if not declared or size - start >= MPEG_SLACK * declared:
+    if not declared or size - start >= LEAST_SHARE * declared:
         return None
     return _shorter(start + declared, size)
 

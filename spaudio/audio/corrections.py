@@ -8,7 +8,7 @@ from typing import NamedTuple
 from spaudio.audio.background import BACKGROUND
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.manifest import SourceClip
-from spaudio.errors import ConfigError, DataError
+from spaudio.errors import ConfigError, DataError, counted
 from spaudio.io.csv_files import from_csv, read_csv
 
 
@@ -86,13 +86,13 @@ def correct_labels(clips: Sequence[SourceClip], file: Path) -> tuple[list[Source
     changed = sum(bool(label) and label != known[path].label for path, label in given.items())
     left_out = sum(not label for label in given.values())
     found = [replace(c, label=given.get(c.path, c.label)) for c in clips]
-    named = f"{changed} label{'s' * (changed != 1)} changed by labels={file.name}"
+    named = f"{counted(changed, 'label')} changed by labels={file.name}"
     if left_out:
-        named += f", which leaves out {left_out} clip{'s' * (left_out != 1)}"
+        named += f", which leaves out {counted(left_out, 'clip')}"
     said = [named]
     if unused:
         said.append(
-            f"{unused} correction{'s' * (unused != 1)} of {BACKGROUND} in labels={file.name} "
+            f"{counted(unused, 'correction')} of {BACKGROUND} in labels={file.name} "
             "not used: with these settings, the background is cut at other places"
         )
     return [clip for clip in found if clip.label], said

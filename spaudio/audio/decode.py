@@ -200,7 +200,7 @@ def check_array(values: object, sample_rate: int, *, silent_ok: bool = False) ->
         ConfigError: If ``sample_rate`` is out of range.
     """
     check_rate(sample_rate)
-    waveform = _check_samples(values)
+    waveform = check_samples(values)
     if len(waveform) < 2:
         raise AudioError(f"an array of {len(waveform)} samples; at least 2 are needed")
     if not silent_ok and is_silent(waveform):
@@ -209,15 +209,6 @@ def check_array(values: object, sample_rate: int, *, silent_ok: bool = False) ->
             "classified"
         )
     return waveform
-
-
-def check_blocks(blocks: Iterable[object]) -> Iterator[Waveform]:
-    """Yields blocks of a sound, checked as by `check_array`; each may be silent, or short.
-
-    Raises:
-        AudioError: As `check_array` does, except that no block is too short or silent.
-    """
-    return map(_check_samples, blocks)
 
 
 def check_rate(sample_rate: int, name: str = "sample_rate") -> None:
@@ -229,7 +220,8 @@ def check_rate(sample_rate: int, name: str = "sample_rate") -> None:
         )
 
 
-def _check_samples(values: object) -> Waveform:
+def check_samples(values: object) -> Waveform:
+    """Checks samples as `check_array` does, except that they may be silent, or few."""
     try:
         given = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor on a GPU

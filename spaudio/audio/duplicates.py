@@ -73,8 +73,8 @@ def check_duplicates(
     pairs = [[by_path[path] for path in pair] for pair in overlaps]
     if torn := [pair for pair in pairs if pair[0].split != pair[1].split]:
         wrong.append(
-            f"overlapping parts of a recording in different splits ({len(torn)} "
-            f"pair{'s' * (len(torn) != 1)}; give each pair one group, or one split): "
+            f"overlapping parts of a recording in different splits "
+            f"({counted(len(torn), 'pair')}; give each pair one group, or one split): "
             + _some_groups(torn, " and ")
         )
     if not wrong:

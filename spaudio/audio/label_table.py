@@ -10,18 +10,10 @@ from pathlib import Path
 from spaudio.audio.decode import MAX_SECONDS
 from spaudio.audio.find import composed, path_finder
 from spaudio.audio.intervals import Interval
-from spaudio.audio.manifest import SourceClip
+from spaudio.audio.manifest import SPLIT_NAMES, SourceClip
 from spaudio.audio.selections import Selections, is_selections, read_selections
 from spaudio.errors import DataError, some
 from spaudio.io.csv_files import read_csv
-
-#: Names of splits, in folders and tables.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
 
 _COLUMNS = ("file_name", "label", "start", "end", "split", "group")
 

@@ -13,6 +13,12 @@ from spaudio.errors import DataError
 from spaudio.io.atomic import write_atomic
 
 SPLITS = ("train", "valid", "test")
+#: Names of splits, in folders and tables.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 #: Separates the class names of a clip with several; class names must then not contain it.
 LABEL_SEPARATOR = ","
 _MOST = 1e9  # JSON numbers may have any length, but readers of a manifest may be limited

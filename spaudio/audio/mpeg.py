@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 #: Share of its declared bytes that an MPEG file must hold to count as whole.
-MPEG_SLACK = 0.99
+LEAST_SHARE = 0.99
 _RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
 # Bit rates in kbit/s, by their index in a header, from 1 on: layers 1 to 3 of MPEG-1; then layer 1,
 # and layers 2 and 3, of MPEG-2.
@@ -49,7 +49,7 @@ def mpeg_sound(path: Path) -> MpegSound | None:
         at: int | None = after_tags(file, 0)
         assert at is not None
         size, declared = path.stat().st_size, xing_bytes(file, at)
-        if declared and MPEG_SLACK * (size - at) <= declared:
+        if declared and LEAST_SHARE * (size - at) <= declared:
             return None
         seconds, second = 0.0, None
         while at is not None and at + 4 <= size:

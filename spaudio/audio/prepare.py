@@ -12,8 +12,7 @@ import json
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -169,7 +168,7 @@ def prepare(
         work.mkdir(parents=True, exist_ok=True)
         (work / NOT_A_SOURCE).touch()
         source = source_clips(work)
-        with _unmarked_on_error(target / MARKER):
+        try:
             listed = _listing(name, source)
             cut = [c for c in listed if c.folder not in source.bad]
             findings = scan_clips(
@@ -208,18 +207,11 @@ def prepare(
                 warnings=tuple(notes),
                 unused=tuple(source.unused),
             )
+        except DataError:  # its clips can no longer be used
+            (target / MARKER).unlink(missing_ok=True)
+            raise
         _finish(prepared, content, name, options)
     return prepared
-
-
-@contextmanager
-def _unmarked_on_error(marker: Path) -> Iterator[None]:
-    """Removes the mark of a finished preparation if its clips can no longer be used."""
-    try:
-        yield
-    except DataError:
-        marker.unlink(missing_ok=True)
-        raise
 
 
 def _key(name: str, options: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.data import load_data
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import AudioSettings
 from spaudio.io.resident import reset_peak, resident_bytes
 
@@ -80,7 +79,7 @@ def measure(
 
         def ours() -> object:
             data = Path(folder) / str(next(rounds_so_far))
-            return load_data(replace(settings, data=str(data)), data_prep_folder(recipe))
+            return load_data(replace(settings, data=str(data)), recipe)
 
         peaks: dict[str, list[int]] = {}
 

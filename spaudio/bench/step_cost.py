@@ -14,7 +14,6 @@ from spaudio.bench.harness import machine, ratio, take_turns
 from spaudio.errors import ConfigError
 from spaudio.experiment.compose import compose
 from spaudio.experiment.processes import make_accelerator
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.settings import PretrainedConfig, Settings, TextSettings
 from spaudio.experiment.tasks import open_task
 from spaudio.filters.fused import cpu
@@ -85,7 +84,7 @@ def measure(
                     "give it after the recipe, for all of them (--filter takes "
                     f"{', '.join(f'{part}*' for part in own)})"
                 )
-    task = open_task(first, data_prep_folder(recipe))
+    task = open_task(first, recipe)
     batches = list(islice(task.train, BATCHES))
     functions: dict[str, Callable[[], None]] = {}
     parameters: dict[str, int] = {}

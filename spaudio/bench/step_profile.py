@@ -14,7 +14,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from spaudio.bench.harness import machine
 from spaudio.bench.step_cost import BATCHES, UPDATE, describe_shape, make_steps, on_cpu
 from spaudio.experiment.compose import compose
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 
 FILTER = "filter"  # also the name of the range around a filter's forward pass
@@ -60,7 +59,7 @@ def measure(recipe: Path, overrides: Sequence[str], rounds: int, limit: float) -
         DataError: If the dataset is missing.
     """
     settings = compose(recipe, [*on_cpu(overrides), "trainer.workers=0"])
-    task = open_task(settings, data_prep_folder(recipe))
+    task = open_task(settings, recipe)
     loader, batches, loading = iter(task.train), [], []
     for _ in range(min(BATCHES, len(task.train))):
         start = time.perf_counter()

@@ -36,7 +36,7 @@ def _predict(chosen: argparse.Namespace) -> None:
 
     models = open_models(chosen, chosen.window)
     predictor = models[0]
-    _check_unsure(chosen.unsure, predictor.inputs.classes)
+    _refuse_class_unsure(chosen.unsure, predictor.inputs.classes)
     files, bad_folders = find_files(chosen.paths)
     if chosen.others:
         both = combine(models)
@@ -119,7 +119,7 @@ def _listen(chosen: argparse.Namespace) -> None:
     from spaudio.inference.live import Heard, open_stream
 
     [predictor] = open_models(chosen)
-    _check_unsure(chosen.unsure, predictor.inputs.classes)
+    _refuse_class_unsure(chosen.unsure, predictor.inputs.classes)
     tell_no_rest(predictor.inputs, "give a high --unsure")
 
     def print_remark(text: str) -> None:
@@ -174,10 +174,14 @@ def _generate(chosen: argparse.Namespace) -> None:
     sys.stdout.write(f"{chosen.prompt}{text}\n")
 
 
-def _check_unsure(unsure: float | None, classes: Sequence[str] = ()) -> None:
-    """Refuses ``--unsure`` if it is not a probability, or if a class is named ``unsure``."""
+def _check_unsure(unsure: float | None) -> None:
+    """Refuses ``--unsure`` if it is not a probability."""
     if unsure is not None and not 0 <= unsure <= 1:
         raise ConfigError(f"--unsure {unsure}; expected a probability from 0 to 1")
+
+
+def _refuse_class_unsure(unsure: float | None, classes: Sequence[str]) -> None:
+    """Refuses ``--unsure`` if a class is named ``unsure``."""
     from spaudio.inference import predictions
 
     if unsure is not None and predictions.UNSURE in classes:

@@ -16,7 +16,7 @@ from spaudio.model.pretrained.adapted import AdaptedClassifier
 from spaudio.model.pretrained.pretrained_encoder import PretrainedEncoder
 from spaudio.model.stem import ConvStem
 from spaudio.text.corpus import ALPHABET
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 
 @contextmanager
@@ -54,10 +54,10 @@ def build_classifier(settings: AudioSettings, classes: int) -> Classifier:
     return Classifier(
         tokens.features,
         classes,
-        settings.model.encoder,
+        settings.model,
         settings.filter_options,
         settings.model.pooling,
-        WaveformFrontEnd(tokens) if tokens.learned else None,
+        WaveformFilterbank(tokens) if tokens.learned else None,
         stem,
     )
 

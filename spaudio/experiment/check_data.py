@@ -13,12 +13,12 @@ from spaudio.experiment.tasks import open_task
 _OF_NO_DATA = ("filter", "optim", "run_id", "overrides")
 
 
-def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
+def check_some_data(composed: Sequence[Settings], recipe: Path) -> None:
     """Refuses a set of runs if none has usable data, before their folders are made.
 
     Args:
         composed: Their settings.
-        scripts: Folder of the preparation scripts.
+        recipe: Folder of their recipe.
 
     Raises:
         SpaudioError: If no run has usable data; the error is that of the first run.
@@ -29,7 +29,7 @@ def check_some_data(composed: Sequence[Settings], scripts: Path) -> None:
             return
         try:
             # A copy: a text's ``corpus`` is replaced, and all runs should say the same.
-            open_task(copy.deepcopy(settings), scripts)
+            open_task(copy.deepcopy(settings), recipe)
         except SpaudioError as error:
             refused = refused or error
         else:

@@ -41,7 +41,7 @@ def run_on_cluster(
         with locked(folder / "lock"):  # the same command at the same time finds these jobs
             jobs |= _earlier_jobs(commands, folder)
             for run, command in commands.items():
-                if run in jobs or _is_trained(run):
+                if run in jobs or _is_claimed(run):
                     continue
                 jobs[run] = job = executor.submit(helpers.CommandFunction(list(command)))
                 if cluster == "slurm":
@@ -57,7 +57,7 @@ def run_on_cluster(
             (run / OUTPUT).write_bytes(said)
             if _job_number(run) == job.job_id:
                 (run / JOB).unlink(missing_ok=True)
-        while left := [run for run in commands if _is_trained(run)]:
+        while left := [run for run in commands if _is_claimed(run)]:
             wait_for(left[0], f"waiting for the job that trains {left[0]}")
     except (RuntimeError, OSError) as error:  # as submitit raises them if a job is refused
         raise SpaudioError(
@@ -115,7 +115,7 @@ def _job_number(run: Path) -> str | None:
     return text if text.isdecimal() else None
 
 
-def _is_trained(run: Path) -> bool:
+def _is_claimed(run: Path) -> bool:
     """Whether another process trains a run."""
     try:
         with claimed(run):

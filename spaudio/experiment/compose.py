@@ -31,7 +31,7 @@ from omegaconf.errors import (
 
 from spaudio.errors import ConfigError, first_line
 from spaudio.experiment.pretrained_defaults import pretrained_defaults
-from spaudio.experiment.recipes import data_prep_folder, prep_function
+from spaudio.experiment.recipes import prep_function
 from spaudio.experiment.schemas import KINDS, filter_schemas, prep_schema
 from spaudio.experiment.settings import (
     AudioSettings,
@@ -282,7 +282,7 @@ def _register(recipe: Path, file: Mapping[str, Any], overrides: Iterable[Overrid
     for override in overrides:
         if override.key_or_group == "prep":
             name = str(override.value())
-    prepare = prep_function(data_prep_folder(recipe), name)
+    prepare = prep_function(recipe, name)
     schemas = tuple(prep_schema(schema, prepare) for schema in KINDS.values())
     _register_schemas(schemas)
     _register_choices()
@@ -336,7 +336,7 @@ def _compose(recipe: Path, file: Mapping[str, Any], overrides: Sequence[Override
 def _line(override: Override) -> str:
     """Returns an override in the form that Hydra takes."""
     line = override.input_line or ""
-    if override.key_or_group in GROUPS and not isinstance(override.value(), str | dict):
+    if override.key_or_group in GROUPS and not isinstance(override.value(), str):
         # Hydra raises a bare ValueError for these, even for the `preset: null` of the recipes.
         if override.key_or_group == "preset" and override.value() is None:
             return "~preset"

@@ -79,19 +79,19 @@ class AudioData:
         return self.prepared.root
 
 
-def load_data(settings: AudioSettings, scripts: Path) -> AudioData:
+def load_data(settings: AudioSettings, recipe: Path) -> AudioData:
     """Prepares the dataset of a recipe if necessary, and opens its splits.
 
     Args:
         settings: Settings of the run.
-        scripts: The folder ``data_prep``.
+        recipe: The recipe's folder.
 
     Raises:
         ConfigError: If a setting does not fit the data.
         DataError: If the dataset is missing or has clips that cannot be used.
     """
     options = settings.prep_options
-    find = prep_function(scripts, settings.prep)
+    find = prep_function(recipe, settings.prep)
     try:
         inspect.signature(find).bind(Path(), **options)
     except TypeError as error:  # of a run that is resumed after its script was changed

@@ -8,7 +8,7 @@ from spaudio.errors import SpaudioError
 from spaudio.experiment.data import load_data
 from spaudio.experiment.encoders import check_source
 from spaudio.experiment.load import load_best, load_untrained
-from spaudio.experiment.recipes import data_prep_folder, recipes_folder
+from spaudio.experiment.recipes import recipes_folder
 from spaudio.experiment.run_folder import data_folder_of, read_run_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.filters import TokenFilter
@@ -71,7 +71,7 @@ def _draw_modulations(
             f"no modulation.png: the data of {settings.recipe} are not prepared in {settings.data}"
         ]
     try:
-        train = load_data(settings, data_prep_folder(recipe)).train
+        train = load_data(settings, recipe).train
     except SpaudioError as error:
         return [], [f"no modulation.png: {error}"]
     figure = run / "modulation.png"

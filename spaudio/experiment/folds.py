@@ -6,9 +6,8 @@ from pathlib import Path
 from spaudio.errors import CheckpointError, ConfigError, SpaudioError
 from spaudio.experiment.data import AudioData, earlier_corrections, load_data
 from spaudio.experiment.inputs import INPUTS, Inputs
-from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.launch import failed_runs, launch_runs
 from spaudio.experiment.processes import processes
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run import train_and_report
 from spaudio.experiment.run_folder import (
     named_reports,
@@ -73,7 +72,7 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
     if folder is None:
         refuse_other_settings(settings)
     # Before any folder is made, so that an error leaves none. All folds use the prepared data.
-    data = load_data(settings.with_fold(values[0]), data_prep_folder(script.parent))
+    data = load_data(settings.with_fold(values[0]), script.parent)
     if data.multi_label:
         raise ConfigError(
             f"folds=all joins accuracies, but clips of {settings.recipe} have several classes; run "
@@ -97,11 +96,16 @@ def run_folds(settings: AudioSettings, script: Path, folder: Path | None = None)
             if (path / INPUTS).is_file():
                 _refuse_other_samples(path, data, key)
             runs[str(value)] = open_run_folder(one, path)
-        launcher = Launcher(
-            train_and_report, settings.jobs, settings.cluster, settings.cluster_options
-        )
         remedy = f"resume={folder}"
-        if failed := launcher(dict.fromkeys(runs.values(), script), remedy):
+        failed = launch_runs(
+            dict.fromkeys(runs.values(), script),
+            train_and_report,
+            jobs=settings.jobs,
+            cluster=settings.cluster,
+            cluster_options=settings.cluster_options,
+            remedy=remedy,
+        )
+        if failed:
             raise SpaudioError(failed_runs(failed, len(runs), remedy))
         for path in runs.values():  # the data may have changed between two folds
             _refuse_other_samples(path, data, key)
@@ -165,7 +169,7 @@ def _refuse_other_samples(run: Path, data: AudioData, key: str) -> None:
                 f"{run / REPORT} is damaged ({error}); move {run} away to train this fold again"
             ) from error
     changed = (before.classes, before.samples_hash) != (data.classes, now.samples_hash)
-    changed |= key == "fold" and before.manifest_hash not in ("", now.hash)
+    changed |= key == "fold" and before.manifest_hash != now.hash
     if changed or labels not in (None, now.labels_hash):
         raise CheckpointError(
             f"the data have changed since {run} began, so its results cannot be joined with those "

@@ -149,13 +149,13 @@ def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
         now.classes, now.manifest_hash, now.samples_hash,
     ):  # fmt: skip
         return
-    changes = _changes("class", before.classes, now.classes)
+    changes = _changes("classes", before.classes, now.classes)
     earlier = previous_manifest(manifest, before.manifest_hash)
     if before.manifest_hash == now.manifest_hash:
         changes.append("other samples in files of the same names")
     elif earlier.is_file():
         old, new = ({c.path: c for c in read_manifest(file)} for file in (earlier, manifest))
-        changes += _changes("clip", old, new)
+        changes += _changes("clips", old, new)
         both = [path for path in old if path in new and old[path] != new[path]]
         changes += [f"clips that have changed: {some(both)}"] if both else []
     raise CheckpointError(
@@ -164,13 +164,12 @@ def refuse_changed_data(run: Path, now: Inputs, manifest: Path) -> None:
     )
 
 
-def _changes(kind: str, before: Collection[str], now: Collection[str]) -> list[str]:
-    plural = "classes" if kind == "class" else "clips"
+def _changes(what: str, before: Collection[str], now: Collection[str]) -> list[str]:
     found = {
-        f"{plural} that are gone": [name for name in before if name not in now],
-        f"new {plural}": [name for name in now if name not in before],
+        f"{what} that are gone": [name for name in before if name not in now],
+        f"new {what}": [name for name in now if name not in before],
     }
-    return [f"{what}: {some(names)}" for what, names in found.items() if names]
+    return [f"{change}: {some(names)}" for change, names in found.items() if names]
 
 
 def _normaliser(content: dict[str, Any]) -> Normaliser:

@@ -15,7 +15,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,19 @@ from spaudio.io.parent import REPEAT, with_parent
 from spaudio.report.run_files import REPORT
 
 
-@dataclass(frozen=True)
-class Launcher:
-    """Executes the runs in given folders.
+def launch_runs(
+    runs: Mapping[Path, Path],
+    start: Callable[[Settings, Path, Path], object],
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    cluster_options: Mapping[str, Any] | None = None,
+    remedy: str = "the same command",
+) -> list[Path]:
+    """Executes the unfinished runs; a failed run does not stop the others.
 
     Args:
+        runs: Folders of runs, which contain their settings, each with the ``run.py`` of its recipe.
         start: Executes a run in this process: ``execute_run``, or ``train_and_report`` for runs
             that are not over folds. It is called with the run's settings, the ``run.py`` of its
             recipe, and its folder.
@@ -45,96 +52,82 @@ class Launcher:
             processes and share the threads.
         cluster: ``"slurm"`` or ``"local"``: submit the runs with submitit instead.
         cluster_options: Parameters of submitit's ``AutoExecutor``; ``timeout_min`` is required.
+        remedy: What continues the runs, for messages, such as ``resume=RUN``.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        ConfigError: If the options of the cluster are wrong.
+        SpaudioError: If a job cannot be submitted; those submitted before continue.
+        KeyboardInterrupt: After every run has stopped and kept its last checkpoint; submitted
+            jobs continue.
     """
-
-    start: Callable[[Settings, Path, Path], object]
-    jobs: int = 1
-    cluster: str | None = None
-    cluster_options: Mapping[str, Any] | None = None
-
-    def __call__(self, runs: Mapping[Path, Path], remedy: str = "the same command") -> list[Path]:
-        """Executes the unfinished runs; a failed run does not stop the others.
-
-        Args:
-            runs: Folders of runs, which contain their settings, each with the ``run.py`` of its
-                recipe.
-            remedy: What continues them, for messages, such as ``resume=RUN``.
-
-        Returns:
-            The runs that failed.
-
-        Raises:
-            ConfigError: If the options of the cluster are wrong.
-            SpaudioError: If a job cannot be submitted; those submitted before continue.
-            KeyboardInterrupt: After every run has stopped and kept its last checkpoint; submitted
-                jobs continue.
-        """
-        left = {run: script for run, script in runs.items() if not (run / REPORT).is_file()}
-        if len(left) < len(runs):
-            say(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
-        for run in left:
-            with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
-                (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
-        if self.cluster is not None and left:
-            commands = {run: _command(run, script) for run, script in left.items()}
-            run_on_cluster(commands, self.cluster, self.cluster_options or {}, remedy)
-        else:
-            try:
-                self._execute(left)
-            except KeyboardInterrupt:
-                say(f"stopped; finished runs are kept. Continue with {remedy}")
-                raise
-        return [run for run in runs if not (run / REPORT).is_file()]
-
-    def _execute(self, runs: Mapping[Path, Path]) -> None:
-        if self.jobs > 1:
-            self._beside(runs)
-        else:
-            for run, script in runs.items():
-                self._here(run, script)
-
-    def _here(self, run: Path, script: Path) -> None:
+    left = {run: script for run, script in runs.items() if not (run / REPORT).is_file()}
+    if len(left) < len(runs):
+        say(f"{len(runs)} runs, of which {len(runs) - len(left)} are finished")
+    for run in left:
+        with contextlib.suppress(SpaudioError), claimed(run):  # unless another process runs it
+            (run / OUTPUT).unlink(missing_ok=True)  # the reason of an earlier failure
+    if cluster is not None and left:
+        commands = {run: _command(run, script) for run, script in left.items()}
+        run_on_cluster(commands, cluster, cluster_options or {}, remedy)
+    else:
         try:
-            self.start(read_run_settings(run), script, run)
-        except (SpaudioError, OSError) as error:
-            say(f"error: {printable_error(error)}", "red")
-        except Exception:  # whatever it is, the other runs may work
-            with (run / OUTPUT).open("a", encoding="utf-8") as output:
-                traceback.print_exc(file=output)
-            say(f"FAILED: {run / OUTPUT}")
+            if jobs > 1:
+                _beside(left, jobs)
+            else:
+                for run, script in left.items():
+                    _here(start, run, script)
+        except KeyboardInterrupt:
+            say(f"stopped; finished runs are kept. Continue with {remedy}")
+            raise
+    return [run for run in runs if not (run / REPORT).is_file()]
 
-    def _beside(self, runs: Mapping[Path, Path]) -> None:
-        threads = str(max(1, torch.get_num_threads() // self.jobs))
-        environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
-        running: list[subprocess.Popen[bytes]] = []
-        stopped, starting = threading.Event(), threading.Lock()
 
-        def one(run: Path) -> None:
-            with starting, (run / OUTPUT).open("ab") as output:
-                if stopped.is_set():
-                    return
-                # In its own process group, so that Ctrl-C reaches it via `_interrupt` only.
-                process = subprocess.Popen(
-                    _command(run, runs[run]),
-                    env=environment, stdout=output, stderr=output, process_group=0,
-                )  # fmt: skip
-                running.append(process)
-            code = process.wait()
-            if not stopped.is_set():
-                if code < 0:  # otherwise its last line would be taken for the reason
-                    with (run / OUTPUT).open("a", encoding="utf-8") as output:
-                        output.write(f"\n{_killed(-code)}\n")
-                done = (run / REPORT).is_file()
-                said = named_reports(run) if done else run / OUTPUT
-                say(f"{'finished' if done else 'FAILED'}: {said}")
+def _here(start: Callable[[Settings, Path, Path], object], run: Path, script: Path) -> None:
+    try:
+        start(read_run_settings(run), script, run)
+    except (SpaudioError, OSError) as error:
+        say(f"error: {printable_error(error)}", "red")
+    except Exception:  # whatever it is, the other runs may work
+        with (run / OUTPUT).open("a", encoding="utf-8") as output:
+            traceback.print_exc(file=output)
+        say(f"FAILED: {run / OUTPUT}")
 
-        with ThreadPoolExecutor(self.jobs) as pool:
-            try:
-                list(pool.map(one, runs))
-            finally:
-                with starting:
-                    stopped.set()
-                _interrupt(running)
+
+def _beside(runs: Mapping[Path, Path], jobs: int) -> None:
+    threads = str(max(1, torch.get_num_threads() // jobs))
+    environment = with_parent({"OMP_NUM_THREADS": threads, **os.environ})
+    running: list[subprocess.Popen[bytes]] = []
+    stopped, starting = threading.Event(), threading.Lock()
+
+    def one(run: Path) -> None:
+        with starting, (run / OUTPUT).open("ab") as output:
+            if stopped.is_set():
+                return
+            # In its own process group, so that Ctrl-C reaches it via `_interrupt` only.
+            process = subprocess.Popen(
+                _command(run, runs[run]),
+                env=environment, stdout=output, stderr=output, process_group=0,
+            )  # fmt: skip
+            running.append(process)
+        code = process.wait()
+        if not stopped.is_set():
+            if code < 0:  # otherwise its last line would be taken for the reason
+                with (run / OUTPUT).open("a", encoding="utf-8") as output:
+                    output.write(f"\n{_killed(-code)}\n")
+            done = (run / REPORT).is_file()
+            said = named_reports(run) if done else run / OUTPUT
+            say(f"{'finished' if done else 'FAILED'}: {said}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(one, runs))
+        finally:
+            with starting:
+                stopped.set()
+            _interrupt(running)
 
 
 def _killed(number: int) -> str:

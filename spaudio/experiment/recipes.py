@@ -17,25 +17,22 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
 
 
-def data_prep_folder(recipe: Path) -> Path:
-    """Returns where a recipe's script is: in its folder, as prep.py, or in ``data_prep``."""
-    recipe = recipe.resolve()
-    return recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
-
-
-def prep_function(scripts: Path, name: str) -> Callable[..., Any]:
+def prep_function(recipe: Path, name: str) -> Callable[..., Any]:
     """Loads ``prepare`` of ``data_prep/<name>.py``, or of the package ``data_prep/<name>/``.
 
-    The scripts belong to a checkout, not to the installed package, so they are loaded by path. The
-    name comes from the recipe's YAML or the command line, never from a checkpoint.
+    If the recipe's folder has a ``prep.py``, this folder takes the place of ``data_prep``. The
+    scripts belong to a checkout, not to the installed package, so they are loaded by path. The name
+    comes from the recipe's YAML or the command line, never from a checkpoint.
 
     Args:
-        scripts: The folder ``data_prep``.
+        recipe: The recipe's folder.
         name: Name of the script.
 
     Raises:
         ConfigError: If there is no such script.
     """
+    recipe = recipe.resolve()
+    scripts = recipe if (recipe / "prep.py").is_file() else recipe.parents[1] / "data_prep"
     files = {p.stem: p for p in scripts.glob("*.py")} | {
         p.parent.name: p for p in scripts.glob("*/__init__.py")
     }

@@ -20,7 +20,6 @@ from spaudio.experiment.processes import (
     processes,
     share_run_folder,
 )
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import differences, named_reports, refuse_taken
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import NEUTRAL_SETTINGS, Settings
@@ -83,7 +82,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
         named_full_disk(Path(settings.data), "data"),
         accelerator.main_process_first(),  # the others reuse what the first prepares
     ):
-        task = open_task(settings, data_prep_folder(script.parent))
+        task = open_task(settings, script.parent)
     model = task.build_model()
     untrained = copy.deepcopy(model)
     begun = [] if run is None else _begun(run)
@@ -101,7 +100,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             return _finished(run, first)
         if _begun(run) != begun:
             raise CheckpointError(f"another process has continued {run}; repeat the command")
-        if accelerator.is_main_process:
+        if first:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start
         config = _kept_settings(settings, task.data_hash, accelerator, made_by)
@@ -123,7 +122,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             "train": result.seconds,
             "test": time.perf_counter() - start,
         }
-        if accelerator.is_main_process:
+        if first:
             facts = _facts(settings, model, result, task.token_seconds)
             facts |= {"precision": accelerator.mixed_precision, "seconds": seconds, **made_by}
             facts |= task.facts(model, measured)
@@ -185,7 +184,7 @@ def _check_resumed(
 
 
 def _kept_settings(
-    settings: Settings, data_hash: str | None, accelerator: Accelerator, made_by: Mapping[str, Any]
+    settings: Settings, data_hash: str, accelerator: Accelerator, made_by: Mapping[str, Any]
 ) -> str:
     """Returns the settings, and what else decides results, as YAML for the checkpoints."""
     facts = {
@@ -201,7 +200,7 @@ def _kept_settings(
 
 
 def _check_unchanged(
-    run: Path, settings: Settings, data_hash: str | None, kept: Mapping[str, Any]
+    run: Path, settings: Settings, data_hash: str, kept: Mapping[str, Any]
 ) -> None:
     """Checks that data and settings of a run are those of its checkpoint.
 

@@ -29,7 +29,7 @@ from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 FILE_SETTINGS = frozenset({"source", "corpus", "background", "labels", "table"})
 #: All settings that name files or folders of input, whose contents are compared where it matters.
 INPUT_SETTINGS = FILE_SETTINGS | {"model.source", "pretrain.source"}
-#: Settings that change no result.
+#: Settings that may differ between equal runs: inputs are compared by their contents instead.
 NEUTRAL_SETTINGS = INPUT_SETTINGS | MACHINE
 
 _MOST = 2**31  # of a whole number
@@ -64,7 +64,7 @@ class About:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             kinds = {"classes": int | str, "url": str | None}.get(name, str)
-            if not isinstance(value, kinds) or value in ("", 0, True):
+            if not isinstance(value, kinds) or value in ("", 0) or value is True:
                 raise ConfigError(f"about.{name} must not be empty; got {value!r}")
 
 
@@ -126,11 +126,6 @@ class ClassifierConfig(EncoderConfig):
             raise ConfigError(
                 f"model.pooling must be one of {', '.join(POOLINGS)}; got {self.pooling!r}"
             )
-
-    @property
-    def encoder(self) -> EncoderConfig:
-        """The settings of the transformer."""
-        return EncoderConfig(**{f.name: getattr(self, f.name) for f in fields(EncoderConfig)})
 
 
 @dataclass

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.check_data import check_some_data
-from spaudio.experiment.launch import Launcher, failed_runs
-from spaudio.experiment.recipes import data_prep_folder
+from spaudio.experiment.launch import failed_runs, launch_runs
 from spaudio.experiment.run_folder import open_run_folder
 from spaudio.experiment.start import execute_run
 from spaudio.experiment.study_plan import StudyRun
@@ -29,9 +28,9 @@ def run_study(runs: Sequence[StudyRun], jobs: int = 1) -> None:
     for name in dict.fromkeys(run.data for run in left):
         of = [run for run in left if run.data == name]
         try:
-            check_some_data([run.settings for run in of], data_prep_folder(of[0].script.parent))
+            check_some_data([run.settings for run in of], of[0].script.parent)
         except SpaudioError as error:
             raise SpaudioError(f"dataset {name}: {error}" if name else str(error)) from error
     folders = {open_run_folder(run.settings): run.script for run in runs}
-    if failed := Launcher(execute_run, jobs)(folders):
+    if failed := launch_runs(folders, execute_run, jobs=jobs):
         raise SpaudioError(failed_runs(failed, len(folders), "the same command"))

@@ -11,7 +11,7 @@ from typing import Any
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.compose import GROUPS
 from spaudio.experiment.run_folder import differences, read_run_settings
-from spaudio.experiment.settings import INPUT_SETTINGS, NEUTRAL_SETTINGS
+from spaudio.experiment.settings import FILE_SETTINGS, INPUT_SETTINGS, NEUTRAL_SETTINGS
 from spaudio.experiment.study_plan import StudyRun
 from spaudio.io.messages import say, warn
 from spaudio.io.plain import flatten, read_json
@@ -32,7 +32,7 @@ from spaudio.report.study_records import Result
 # Settings that are local paths, or that do not change results.
 _NOT_SHOWN = INPUT_SETTINGS | LAUNCHING | DESCRIBING | {"data"}
 # Settings that choose an encoder or the audio to pretrain on, besides naming a folder.
-_MODELS_AND_AUDIO = ("model.source", "pretrain.source")
+_MODELS_AND_AUDIO = sorted(INPUT_SETTINGS - FILE_SETTINGS)
 
 
 def finished_runs(runs: Sequence[StudyRun]) -> list[StudyRun]:

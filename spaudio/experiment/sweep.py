@@ -7,9 +7,8 @@ from spaudio.errors import ConfigError
 from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import compose, expand
 from spaudio.experiment.folds import refuse_given_fold
-from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.launch import failed_runs, launch_runs
 from spaudio.experiment.processes import processes
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.run_folder import (
     new_run_id,
     open_run_folder,
@@ -54,10 +53,16 @@ def run_sweep(script: Path, overrides: Sequence[str]) -> tuple[list[Path], str |
         settings.run_id = f"{name}-{number}"
     for settings in composed:
         refuse_other_settings(settings)
-    check_some_data(composed, data_prep_folder(script.parent))
+    check_some_data(composed, script.parent)
     folders = [open_run_folder(settings) for settings in composed]
     remedy = f"run_id={name} and the same settings"
-    launcher = Launcher(execute_run, first.jobs, first.cluster, first.cluster_options)
-    failed = launcher(dict.fromkeys(folders, script), remedy)
+    failed = launch_runs(
+        dict.fromkeys(folders, script),
+        execute_run,
+        jobs=first.jobs,
+        cluster=first.cluster,
+        cluster_options=first.cluster_options,
+        remedy=remedy,
+    )
     error = failed_runs(failed, len(folders), remedy) if failed else None
     return [folder for folder in folders if folder not in failed], error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spaudio.audio.class_folders import read_class_folders
-from spaudio.audio.label_table import SPLIT_NAMES
+from spaudio.audio.manifest import SPLIT_NAMES
 from spaudio.errors import ConfigError, DataError, some
 from spaudio.experiment.inputs import Inputs
 from spaudio.experiment.run_folder import read_run_settings

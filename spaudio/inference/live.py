@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from spaudio.audio.chunks import Window, cut_windows, in_batches
-from spaudio.audio.decode import Waveform, check_blocks, check_rate, is_silent, resample_stream
+from spaudio.audio.decode import Waveform, check_rate, check_samples, is_silent, resample_stream
 from spaudio.errors import ConfigError
 from spaudio.inference.predict import Predictor, finite
 from spaudio.inference.predictions import Ranked
@@ -109,7 +109,7 @@ class Stream(ABC):
         rate = self.predictor.sample_rate if sample_rate is None else sample_rate
         check_rate(rate)
         self.predictor.warn_of_rate(ARRAY, rate)
-        return self.answers(check_blocks(blocks), rate)
+        return self.answers(map(check_samples, blocks), rate)
 
     @abstractmethod
     def answers(self, blocks: Iterable[Waveform], rate: int) -> Iterator[Heard]:

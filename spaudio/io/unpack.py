@@ -69,7 +69,6 @@ def unpack(
     folder: str | os.PathLike[str],
     *,
     open_zip: Callable[[Path], zipfile.ZipFile] = zipfile.ZipFile,
-    progress: bool = True,
 ) -> Path:
     """Unpacks a zip or tar archive into ``folder``, which appears whole or not at all.
 
@@ -80,7 +79,6 @@ def unpack(
         archive: Zip, or tar, plain or compressed with gzip, bzip2 or xz.
         folder: Where its contents go.
         open_zip: Opens a zip archive; needed if the archive consists of several files.
-        progress: Whether to show a progress bar.
 
     Returns:
         ``folder``.
@@ -98,7 +96,7 @@ def unpack(
         try:
             size = archive.stat().st_size
             limit = min(MAX_BYTES, max(MIN_BOMB, int(MAX_RATIO * size)))
-            _extract(archive, staging, limit, open_zip, progress)
+            _extract(archive, staging, limit, open_zip)
             stack.close()  # renames the folder; an error in this is named, too
         except DataError as error:
             raise DataError(f"{archive}: {error}") from error
@@ -124,7 +122,6 @@ def _extract(
     staging: Path,
     limit: int,
     open_zip: Callable[[Path], zipfile.ZipFile],
-    progress: bool,
 ) -> None:
     with ExitStack() as stack:
         found: Iterator[_Member]
@@ -160,7 +157,7 @@ def _extract(
                     f"unpacks to {declared} bytes or more, above the limit of {limit}; if you "
                     "trust it, unpack it yourself and give the folder as source="
                 )
-        _write(archive.name, staging, members, declared, progress)
+        _write(archive.name, staging, members, declared)
 
 
 def _is_zip(archive: Path) -> bool:
@@ -280,8 +277,8 @@ def _check(member: _Member) -> None:
         )
 
 
-def _write(name: str, staging: Path, members: list[_Member], total: int, progress: bool) -> None:
-    with progress_bar(f"Unpacking {name}", total, in_bytes=True, show=progress) as advance:
+def _write(name: str, staging: Path, members: list[_Member], total: int) -> None:
+    with progress_bar(f"Unpacking {name}", total, in_bytes=True) as advance:
         for member in members:
             target = staging / PurePosixPath(member.name)
             if member.kind == "folder":

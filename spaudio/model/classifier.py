@@ -11,7 +11,7 @@ from spaudio.filters.dropout import Dropout
 from spaudio.model.encoder import Encoder, EncoderConfig, make_filters
 from spaudio.model.pooling import make_pooling
 from spaudio.model.stem import ConvStem
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 
 class Classifier(nn.Module):
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         encoder: EncoderConfig,
         filter_options: Mapping[str, Any],
         pooling: str = "mean_std",
-        front_end: WaveformFrontEnd | None = None,
+        front_end: WaveformFilterbank | None = None,
         stem: ConvStem | None = None,
     ) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ from spaudio.tokens.augment import Augment, AugmentConfig, random_spans, tilt_cu
 from spaudio.tokens.config import Frames, TokenConfig
 from spaudio.tokens.noise import draw_noise
 from spaudio.tokens.normalise import mean_square
-from spaudio.tokens.sample_front_end import cut
 from spaudio.tokens.scales import hz_to_mel
+from spaudio.tokens.waveform_front_end import cut
 
 
 class WaveformAugment(Augment):

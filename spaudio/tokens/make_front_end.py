@@ -3,8 +3,8 @@
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.front_end import FrontEnd
 from spaudio.tokens.normalise import LevelNormaliser, Normaliser
-from spaudio.tokens.sample_front_end import SampleFrontEnd
 from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
+from spaudio.tokens.waveform_front_end import WaveformFrontEnd
 
 
 def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) -> FrontEnd:
@@ -15,6 +15,6 @@ def make_front_end(config: TokenConfig, normaliser: Normaliser | None = None) ->
         normaliser: Normaliser of the matching class; None if only frames are needed.
     """
     if config.learned:
-        return SampleFrontEnd(config, normaliser)
+        return WaveformFrontEnd(config, normaliser)
     assert not isinstance(normaliser, LevelNormaliser)
     return SpectrogramFrontEnd(config, normaliser)

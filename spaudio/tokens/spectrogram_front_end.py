@@ -35,6 +35,8 @@ class SpectrogramFrontEnd(FrontEnd):
     deviation of any band.
     """
 
+    normaliser: BandNormaliser | None
+
     def __init__(self, config: TokenConfig, normaliser: BandNormaliser | None = None) -> None:
         super().__init__(config, normaliser)
         check_rate(config.sample_rate, "tokens.sample_rate")
@@ -63,10 +65,9 @@ class SpectrogramFrontEnd(FrontEnd):
     @property
     @override
     def nats(self) -> Tensor | None:
-        found = self.normaliser
-        if self.pcen is not None or not isinstance(found, BandNormaliser):
+        if self.pcen is not None or self.normaliser is None:
             return None
-        return torch.from_numpy(found.std)
+        return torch.from_numpy(self.normaliser.std)
 
     @torch.inference_mode()
     @override
@@ -111,7 +112,7 @@ class SpectrogramFrontEnd(FrontEnd):
     @override
     def _amplify(self, frames: Tensor, count: Tensor) -> Tensor:
         found = self.normaliser
-        if not isinstance(found, BandNormaliser) or found.quietest is None:
+        if found is None or found.quietest is None:
             return frames
         return quiet_clips.amplify(frames, count, found.quietest, self._offset)
 
@@ -135,8 +136,7 @@ class SpectrogramFrontEnd(FrontEnd):
 
     @property
     def _pauses(self) -> Pauses | None:
-        found = self.normaliser
-        return found.pauses if isinstance(found, BandNormaliser) else None
+        return self.normaliser.pauses if self.normaliser else None
 
     @override
     def normalise(self, frames: Frames) -> Frames:

@@ -36,7 +36,7 @@ from spaudio.report.probabilities import read_probabilities
 from spaudio.report.run_files import PROBABILITIES
 from spaudio.training.loop import TrainingRun
 from spaudio.training.probe import refit_head, solve_head
-from tests import ROOT
+from tests import RECIPES
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_encoders import save_encoder
@@ -265,7 +265,7 @@ def test_the_penalty_is_chosen_on_clips_that_no_fit_has_seen(
         "folder", *DEBUG, f"model.source={base}", "augment=none", "validation.train=true",
         f"source={sounds}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, ROOT / "data_prep")
+    task = open_task(settings, RECIPES / "folder")
     assert isinstance(task, ClassificationTask)
     task.fit(task.build_model(), TrainingRun(tmp_path, "", Accelerator(cpu=True)))
     [(_, train, valid, *_), (_, both, *_)] = fits
@@ -307,7 +307,7 @@ def test_mixed_labels_count_what_is_pooled(tmp_path: Path, sounds: Path) -> None
         "folder", "model=pretrained", f"model.source={base}", "adapt=lora", "augment=none",
         f"source={sounds}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, ROOT / "data_prep")
+    task = open_task(settings, RECIPES / "folder")
     assert isinstance(task, ClassificationTask)
     assert task.objective.mixing.pooled == task.data.front_end.pooled
 
@@ -326,7 +326,7 @@ def test_what_filters_do_is_measured_without_the_silence_around_clips(tmp_path: 
         "folder", "model=pretrained", f"model.source={base}", "adapt=filters", "filter=bank",
         f"source={tmp_path / 'clips'}", f"data={tmp_path / 'data'}",
     )  # fmt: skip
-    task = open_task(settings, ROOT / "data_prep")
+    task = open_task(settings, RECIPES / "folder")
     assert isinstance(task, ClassificationTask)
     model = task.build_model().eval()
     for filter in model.token_filters().values():
@@ -347,7 +347,7 @@ def test_segments_are_normalised_as_they_are_fitted(tmp_path: Path, sounds: Path
         "folder", "tokens=words", "segments.seconds=0.1", f"source={sounds}",
         f"data={tmp_path / 'data'}", "augment=none",
     )  # fmt: skip
-    data = open_task(settings, ROOT / "data_prep").data
+    data = open_task(settings, RECIPES / "folder").data
     segments = [data.train.frames(item) for item in range(len(data.train))]
     frames = np.concatenate(list(map(data.front_end.normalise, segments)))
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)
@@ -423,7 +423,7 @@ def test_an_adapter_is_checked_before_clips_are_encoded(tmp_path: Path, sounds: 
     for wrong, said in [("filter.kernel_size=0", "filter: "), ("model.adapt_layers=[7]", "0 to 1")]:
         settings = compose("folder", f"source={sounds}", f"data={tmp_path / 'data'}", *given, wrong)
         with pytest.raises(ConfigError, match=said):
-            open_task(settings, ROOT / "data_prep")
+            open_task(settings, RECIPES / "folder")
         assert not (tmp_path / "data").exists()
 
 

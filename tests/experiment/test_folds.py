@@ -23,14 +23,14 @@ from spaudio.experiment.compose import compose
 from spaudio.experiment.data import load_data
 from spaudio.experiment.folds import _refuse_other_samples, run_folds
 from spaudio.experiment.inputs import Inputs
-from spaudio.experiment.launch import Launcher
+from spaudio.experiment.launch import launch_runs
 from spaudio.experiment.load import load_best
 from spaudio.experiment.schemas import read_settings
 from spaudio.experiment.settings import AudioSettings
 from spaudio.experiment.start import start_run
 from spaudio.report.comparison import compare, group_runs
 from spaudio.report.records import read_records
-from tests import RECIPES, ROOT
+from tests import RECIPES
 from tests.conftest import RunRecipe
 from tests.fixtures.run_files import AUDIO_FILES, FOLD_FILES
 from tests.fixtures.tiny_audio import SPEAKERS, make_fsdd
@@ -168,7 +168,7 @@ def test_the_fold_before_validates_and_the_test_fold_selects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [*tiny_esc50(tmp_path), f"data={tmp_path / 'data'}"]
-    scripts = ROOT / "data_prep"
+    scripts = RECIPES / "folder"
     for fold, before in zip((1, 2, 3, 4, 5), (5, 1, 2, 3, 4), strict=True):
         data = load_data(settings(*options, f"fold={fold}", recipe="esc50"), scripts)
         assert {clip.fold for clip in data.test.clips} == {fold}
@@ -222,7 +222,7 @@ def test_folds_are_run_jobs_at_a_time(
     """How runs share a machine is tested with those of a sweep."""
     started: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        Launcher, "_beside", lambda self, runs: started.append((self.jobs, len(runs)))
+        spaudio.experiment.launch, "_beside", lambda runs, jobs: started.append((jobs, len(runs)))
     )
     assert "3 of 3 runs" in run_recipe("fsdd", *fsdd, "run_id=x", "jobs=2").err
     assert "3 of 3 runs" in run_recipe("fsdd", "resume=runs/fsdd/x", "jobs=3").err
@@ -232,14 +232,13 @@ def test_folds_are_run_jobs_at_a_time(
 def test_folds_whose_data_changed_meanwhile_are_not_joined(
     fsdd: list[str], run_recipe: RunRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class OnOtherSamples(Launcher):
-        def __call__(self, runs: Any, remedy: str) -> Any:
-            failed = super().__call__(runs, remedy)
-            file = next(run for run in runs if run.name == "fold-theo") / "inputs.json"
-            file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
-            return failed
+    def on_other_samples(runs: Any, *given: Any, **options: Any) -> Any:
+        failed = launch_runs(runs, *given, **options)
+        file = next(run for run in runs if run.name == "fold-theo") / "inputs.json"
+        file.write_text(json.dumps(read(file) | {"samples_sha256": "other"}))
+        return failed
 
-    monkeypatch.setattr(spaudio.experiment.folds, "Launcher", OnOtherSamples)
+    monkeypatch.setattr(spaudio.experiment.folds, "launch_runs", on_other_samples)
     done = run_recipe("fsdd", *fsdd, "run_id=x", "page=false", "trainer.epochs=1")
     assert "the data have changed since runs/fsdd/x/fold-theo began" in done.err
     assert not (tmp_path / "runs" / "fsdd" / "x" / "report.json").exists()

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import spaudio.experiment.launch
 import spaudio.experiment.run_folder
 from spaudio.errors import ConfigError, SpaudioError
 from spaudio.experiment.compose import compose
-from spaudio.experiment.launch import Launcher, failed_runs
+from spaudio.experiment.launch import failed_runs, launch_runs
 from spaudio.experiment.run_folder import (
     create_run_folder,
     read_run_config,
@@ -45,7 +46,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     script: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [script.with_name(name) for name in ("bad", "good")]
-    assert Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script)) == runs[:1]
+    assert launch_runs(dict.fromkeys(runs, script), execute_run, jobs=2) == runs[:1]
     assert "FAILED" in capsys.readouterr().err
     assert "no such luck" in (runs[0] / "output.txt").read_text()
 
@@ -55,7 +56,7 @@ def test_a_run_that_is_killed_says_so(script: Path) -> None:
     script.write_text(
         "import os, signal\nprint('a warning', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    failed = Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script))
+    failed = launch_runs(dict.fromkeys(runs, script), execute_run, jobs=2)
     assert failed == runs
     assert "(the process was ended by SIGKILL; memory may have run out" in failed_runs(
         failed, 2, "x"
@@ -82,7 +83,7 @@ def test_ctrl_c_is_passed_on_until_the_runs_have_ended(
     monkeypatch.setattr(spaudio.experiment.launch, "REPEAT", 0.2)
     started = [run / "started" for run in runs]
     with ctrl_c(lambda: all(map(Path.exists, started))), pytest.raises(KeyboardInterrupt):
-        Launcher(execute_run, jobs=2)(dict.fromkeys(runs, script))
+        launch_runs(dict.fromkeys(runs, script), execute_run, jobs=2)
     for run in runs:
         assert (run / "output.txt").read_text() == "stopped\n"
         assert not (run / "report.json").exists()
@@ -104,7 +105,7 @@ def test_a_fault_in_a_run_of_this_process_stops_no_other(
         (run / "report.json").touch()
 
     monkeypatch.setattr(spaudio.experiment.launch, "read_run_settings", read_settings)
-    assert Launcher(start)(dict.fromkeys(runs, script)) == [unread, bad]
+    assert launch_runs(dict.fromkeys(runs, script), start) == [unread, bad]
     said = capsys.readouterr().err
     assert f"FAILED: {bad / 'output.txt'}" in said
     assert f"error: {unread} is not a run's folder" in said
@@ -127,7 +128,7 @@ def test_the_settings_of_a_run_are_read_once(
         return read_run_config(folder)
 
     monkeypatch.setattr(spaudio.experiment.run_folder, "read_run_config", counted)
-    assert Launcher(execute_run)({run: RECIPES / "folder" / "run.py"}) == [run]
+    assert launch_runs({run: RECIPES / "folder" / "run.py"}, execute_run) == [run]
     assert f"{tmp_path}/gone" in capsys.readouterr().err  # as far as its data
     assert found == [run]
 
@@ -136,7 +137,7 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
     pytest.importorskip("submitit")
     runs = [script.with_name(name) for name in ("good", "bad")]
     options = {"timeout_min": 1}
-    launcher = Launcher(execute_run, cluster="local", cluster_options=options)
+    launcher = partial(launch_runs, start=execute_run, cluster="local", cluster_options=options)
     (runs[1] / "output.txt").write_text("of an earlier attempt")
     assert launcher(dict.fromkeys(runs, script)) == runs[1:]
     assert "error: no such luck; see" in failed_runs(runs[1:], 2, "the same command")
@@ -148,7 +149,7 @@ def test_runs_are_submitted_to_a_cluster(script: Path) -> None:
         (runs[1] / "report.json").touch()
     assert again.result() == []
     (runs[1] / "report.json").unlink()
-    wrong = Launcher(execute_run, cluster="local", cluster_options={"timeout": 1})
+    wrong = partial(launch_runs, start=execute_run, cluster="local", cluster_options={"timeout": 1})
     with pytest.raises(ConfigError, match=r"cluster_options=.'timeout': 1.: .*timeout"):
         wrong(dict.fromkeys(runs, script))
 
@@ -187,7 +188,9 @@ def test_jobs_in_the_queue_are_not_submitted_again(
     clock = SimpleNamespace(time=time.time, sleep=wait)
     monkeypatch.setattr(submitit.core.core, "_time", clock)
     good, bad = runs = [folder / name for name in ("good", "bad")]
-    launcher = Launcher(execute_run, cluster="slurm", cluster_options={"timeout_min": 1})
+    launcher = partial(
+        launch_runs, start=execute_run, cluster="slurm", cluster_options={"timeout_min": 1}
+    )
 
     def launch() -> str:
         with pytest.raises(KeyboardInterrupt):
@@ -226,7 +229,9 @@ def test_jobs_that_a_cluster_refuses_are_named(
         return submit(self, *function)
 
     monkeypatch.setattr(submitit.AutoExecutor, "submit", refuses_the_second)
-    launcher = Launcher(execute_run, cluster="local", cluster_options={"timeout_min": 1})
+    launcher = partial(
+        launch_runs, start=execute_run, cluster="local", cluster_options={"timeout_min": 1}
+    )
     runs = [script.with_name(name) for name in ("good", "bad")]
     with pytest.raises(SpaudioError, match=r"too many jobs\. These jobs go on: \d+\. To wait .*"):
         launcher(dict.fromkeys(runs, script))

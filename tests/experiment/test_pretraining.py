@@ -28,7 +28,7 @@ from spaudio.training.loop import TrainingRun
 from spaudio.training.masked_prediction import MaskedPrediction
 from spaudio.training.objective import Classification
 from spaudio.training.optim import schedule
-from tests import ROOT
+from tests import RECIPES
 from tests.conftest import RunRecipe
 from tests.fixtures.tiny_audio import make_class_folders
 from tests.fixtures.tiny_run import compose
@@ -70,7 +70,7 @@ def train(run: Path, *settings: str) -> Path:
     """Trains as a run does, without its measurement and report."""
     chosen = compose("folder", *settings)
     accelerator = make_accelerator(chosen.trainer)
-    task = open_task(chosen, ROOT / "data_prep")
+    task = open_task(chosen, RECIPES / "folder")
     task.fit(task.build_model(), TrainingRun(run, "", accelerator))
     return run
 
@@ -141,7 +141,7 @@ def test_clips_of_validation_and_test_are_never_used(tmp_path: Path, sounds: Pat
     shutil.copy(next(sounds.rglob("*.wav")), extra / "copy.wav")
     given = (*SETTINGS, f"source={sounds}", f"data={tmp_path / 'data'}")
     tasks = [
-        open_task(compose("folder", *given, *more), ROOT / "data_prep")
+        open_task(compose("folder", *given, *more), RECIPES / "folder")
         for more in ((), (f"pretrain.source={extra}",))
     ]
     split, folder = tasks
@@ -172,7 +172,7 @@ def test_unusable_files_of_the_folder_are_counted(tmp_path: Path, sounds: Path) 
         soundfile.write(extra / f"{number}.wav", wave, 16_000)
     (extra / "damaged.wav").write_bytes(b"damaged")
     given = (*SETTINGS, f"source={sounds}", f"data={tmp_path / 'data'}", "skip_bad=true")
-    task = open_task(compose("folder", *given, f"pretrain.source={extra}"), ROOT / "data_prep")
+    task = open_task(compose("folder", *given, f"pretrain.source={extra}"), RECIPES / "folder")
     assert isinstance(task, ClassificationTask)
     assert task.pretraining is not None
     assert task.pretraining.text.endswith(f"{extra}, without 1 that are unusable")
@@ -197,7 +197,7 @@ def test_recordings_that_a_held_out_clip_was_cut_from_are_left_out(tmp_path: Pat
             f"background={noise}", f"pretrain.source={both}",
             f"data={tmp_path / 'data'}",
         ),
-        ROOT / "data_prep",
+        RECIPES / "folder",
     )  # fmt: skip
     assert isinstance(task, ClassificationTask)
     assert task.pretraining is not None
@@ -246,7 +246,7 @@ def test_settings_and_training_clips_reach_every_part(
                 "pretrain.mask_length=120", "pretrain.mask_ratio=0.4", "seed=5",
                 "tokens.spectrogram.log_offset=1e-5", "model.pooling=attention",
                 "tokens.stem_channels=[2,3,4]", "valid_fraction=0", "validation.fraction=0.3"),
-        ROOT / "data_prep",
+        RECIPES / "folder",
     )  # fmt: skip
     assert isinstance(task, ClassificationTask)
     data, pretraining = task.data, task.pretraining

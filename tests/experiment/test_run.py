@@ -27,7 +27,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.report.marked_page import PLACE
 from spaudio.report.provenance import provenance
 from spaudio.report.records import OF_SETTING
-from tests import ROOT
+from tests import RECIPES
 from tests.conftest import RunRecipe, draw_nothing
 from tests.fixtures.run_files import AUDIO_FILES, TEXT_FILES
 from tests.fixtures.tiny_audio import make_class_folders, spoil
@@ -93,7 +93,7 @@ def test_one_label(
     assert "left out as unusable: 1 clip\n" in done.err
     assert "the data have a validation split of their own" in done.err
     assert "left out" in (run / "report.md").read_text()
-    task, model = open_task(read_run_settings(run), ROOT / "data_prep"), load_best(run)
+    task, model = open_task(read_run_settings(run), RECIPES / "folder"), load_best(run)
     valid = task.objective.measure(model, task.valid, Accelerator(cpu=True))
     assert report["valid"] == pytest.approx(valid.metrics)
     inputs, data = Inputs.load(run), task.data
@@ -172,14 +172,14 @@ def test_the_style_of_samples_is_not_mixed(tmp_path: Path) -> None:
     given = (f"source={make_class_folders(tmp_path / 'sounds')}", f"data={tmp_path}")
     for tokens, share in (("waveform", 0), ("spectrogram", 0.8)):
         settings = compose("folder", "preset=debug", f"tokens={tokens}", *given)
-        task = open_task(settings, ROOT / "data_prep")
+        task = open_task(settings, RECIPES / "folder")
         assert task.objective.mixing.mixstyle == share
 
 
 def test_a_class_of_silence_lets_silence_be_predicted(tmp_path: Path) -> None:
     tiny = (*TINY["speech_commands"](tmp_path), f"data={tmp_path}")
     settings = compose("speech_commands", "task=v2-12", *tiny)
-    assert open_task(settings, ROOT / "data_prep")._inputs().silent_ok
+    assert open_task(settings, RECIPES / "folder")._inputs().silent_ok
 
 
 def test_several_labels(tmp_path: Path, run_recipe: RunRecipe) -> None:
@@ -201,7 +201,7 @@ def test_text(tmp_path: Path, run_recipe: RunRecipe) -> None:
     run = tmp_path / "runs" / "text8" / "first"
     for name in (*TEXT_FILES, "filters.png", "trajectory.png"):
         assert (run / name).stat().st_size > 0, name
-    task = open_task(read_run_settings(run), ROOT / "data_prep")
+    task = open_task(read_run_settings(run), RECIPES / "folder")
     assert len(task.valid.dataset) == 8  # eval.windows
     report = read(run / "report.json")
     assert report["filter"]["name"] == "bank"

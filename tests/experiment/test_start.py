@@ -52,6 +52,9 @@ def test_a_run_that_cannot_be_resumed_here(
 
 
 def test_a_script_that_no_longer_takes_the_settings_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "folder.py").write_text("def prepare(work, *, source=None):\n    return source\n")
+    (tmp_path / "data_prep").mkdir()
+    (tmp_path / "data_prep" / "folder.py").write_text(
+        "def prepare(work, *, source=None):\n    return source\n"
+    )
     with pytest.raises(ConfigError, match=r"prepare of folder\.py .* unexpected keyword argument"):
-        load_data(audio("source=x"), tmp_path)
+        load_data(audio("source=x"), tmp_path / "recipes" / "folder")

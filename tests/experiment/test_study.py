@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import spaudio.experiment.launch
 import spaudio.experiment.study
 from spaudio.cli import main
 from spaudio.errors import ConfigError, SpaudioError
-from spaudio.experiment.launch import Launcher
 from spaudio.experiment.run_folder import save_run_settings
 from spaudio.experiment.settings import AudioSettings, PretrainedConfig
 from spaudio.experiment.study_plan import plan_study
@@ -170,7 +170,7 @@ def test_a_study_over_data_sets_is_run_resumed_and_printed_again(
     monkeypatch.setattr(spaudio.experiment.study, "execute_run", stand_in)
     jobs: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Launcher, "_beside", lambda self, runs: jobs.append(self.jobs))
+        patch.setattr(spaudio.experiment.launch, "_beside", lambda runs, n: jobs.append(n))
         with pytest.raises(SystemExit, match="10 of 10 runs failed"):
             main([*command, "--jobs", "2"])
     assert jobs == [2]

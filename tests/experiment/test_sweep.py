@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import spaudio.experiment.launch
 from spaudio.errors import ConfigError
 from spaudio.experiment.check_data import check_some_data
 from spaudio.experiment.compose import compose
 from spaudio.experiment.entry import main as run_script
-from spaudio.experiment.launch import Launcher
 from spaudio.experiment.run_folder import create_run_folder, read_run_settings
 from spaudio.experiment.tasks import open_task
 from tests import RECIPES, ROOT
@@ -91,8 +91,8 @@ def test_data_that_one_run_of_a_sweep_can_use_are_not_refused(tmp_path: Path) ->
         for one in ("rotary", "learned")
     )
     with pytest.raises(ConfigError, match=r"only model\.max_tokens=5 "):
-        check_some_data([learned], ROOT / "data_prep")
-    check_some_data([rotary, learned], ROOT / "data_prep")
+        check_some_data([learned], RECIPES / "folder")
+    check_some_data([rotary, learned], RECIPES / "folder")
 
 
 def test_a_stopped_sweep_says_how_it_is_continued(
@@ -101,7 +101,7 @@ def test_a_stopped_sweep_says_how_it_is_continued(
     def stop(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Launcher, "_here", stop)
+    monkeypatch.setattr(spaudio.experiment.launch, "_here", stop)
     sweep = ["folder", "-m", *tiny_folder(tmp_path), "preset=debug", "seed=0,1"]
     done = run_recipe(*sweep, "run_id=s")
     assert done.code == 130
@@ -173,8 +173,8 @@ def test_every_run_of_a_sweep_stores_the_text_that_auto_stands_for(tmp_path: Pat
     )
     given = ["preset=debug", f"data={tmp_path}", f"runs={tmp_path / 'runs'}"]
     settings = [compose(RECIPES / "text8", [*given, f"seed={seed}"]) for seed in (0, 1)]
-    check_some_data(settings, scripts)
+    check_some_data(settings, tmp_path / "recipes" / "text8")
     assert [one.prep_options["corpus"] for one in settings] == ["auto", "auto"]
     run = create_run_folder(settings[0])
-    open_task(read_run_settings(run), scripts).begin(run)
+    open_task(read_run_settings(run), tmp_path / "recipes" / "text8").begin(run)
     assert read_run_settings(run).prep_options["corpus"] == "found"

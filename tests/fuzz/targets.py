@@ -75,7 +75,7 @@ def archive(content: bytes, scratch: Path) -> None:
     path = home / "archive"
     path.write_bytes(content)
     with patch.multiple("spaudio.io.unpack", MAX_BYTES=1 << 20, MAX_FILES=50):
-        refusal, out = _try(lambda: unpack(path, home / "out", progress=False), DataError)
+        refusal, out = _try(lambda: unpack(path, home / "out"), DataError)
     if out is None:
         assert str(path) in refusal
         assert list(home.iterdir()) == [path]

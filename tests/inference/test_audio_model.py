@@ -23,7 +23,7 @@ from spaudio.inference.audio_model import AudioModel
 from spaudio.inference.call import Trained
 from spaudio.tokens.batch import collate
 from spaudio.training.temperature import fit_temperature
-from tests import ROOT
+from tests import RECIPES, ROOT
 from tests.fixtures.tiny_audio import CLASSES
 
 
@@ -61,7 +61,7 @@ def test_train_returns_the_run(own_run: Path) -> None:
 def data(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> AudioData:
     """The data of the run."""
     monkeypatch.chdir(own_run.parents[2])
-    return load_data(read_run_settings(own_run), ROOT / "data_prep")
+    return load_data(read_run_settings(own_run), RECIPES / "folder")
 
 
 def test_the_temperature_is_fitted_to_the_validation_split(
@@ -108,7 +108,7 @@ def test_prediction_is_what_the_evaluation_after_training_was(
     monkeypatch.chdir(own_run.parents[2])
     settings = read_run_settings(own_run)
     assert isinstance(settings, AudioSettings)
-    data = load_data(settings, ROOT / "data_prep")
+    data = load_data(settings, RECIPES / "folder")
     batch = collate([data.test[0, i] for i in range(len(data.test))])  # padded to the longest
     with torch.inference_mode():
         embedded = model.model.embed(batch.tokens, batch.padding_mask).numpy()

@@ -21,7 +21,7 @@ from spaudio.experiment.inputs import Inputs
 from spaudio.inference.detect import detect, divide, event_finder, merge
 from spaudio.inference.live import Heard
 from spaudio.inference.predict import Predictor
-from tests import ROOT
+from tests import RECIPES
 from tests.fixtures.tiny_run import compose, make_untrained_run
 
 CLASSES = ("dog", "owl", "_background_")
@@ -122,7 +122,7 @@ def test_the_window_has_the_median_length_of_clips_of_other_classes(
             soundfile.write(file, wave, 8000)
     settings = compose("folder", f"source={tmp_path / 'sounds'}", f"data={tmp_path}",
                        "tokens.sample_rate=8000")  # fmt: skip
-    data = load_data(settings, ROOT / "data_prep")
+    data = load_data(settings, RECIPES / "folder")
     assert (data.typical_seconds, data.longest_seconds) == (pytest.approx(0.7), 4)
     run = make_untrained_run(tmp_path)
     assert Predictor(run).event_seconds == 0.5  # the longest: the run knows no other length

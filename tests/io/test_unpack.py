@@ -44,17 +44,17 @@ def refused(archive: Path, reason: str) -> None:
     """Unpacking fails for ``reason`` and leaves nothing, inside the folder or outside."""
     before = set(archive.parent.rglob("*"))
     with pytest.raises(DataError, match=reason):
-        unpack(archive, archive.parent / "out", progress=False)
+        unpack(archive, archive.parent / "out")
     assert set(archive.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize("mode", ["zip", "", "gz", "bz2", "xz"])
 def test_unpacks_once(tmp_path: Path, mode: str) -> None:
     archive = make(tmp_path / ("a.zip" if mode == "zip" else "a"), mode=mode.replace("zip", ""))
-    folder = unpack(archive, tmp_path / "out", progress=False)
+    folder = unpack(archive, tmp_path / "out")
     assert contents(folder) == FILES
     archive.unlink()
-    assert unpack(archive, folder, progress=False) == folder
+    assert unpack(archive, folder) == folder
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -63,7 +63,7 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
         "import os, sys\n"
         "from spaudio.io import unpack\n"
         "unpack._write = lambda name, staging, *_: ((staging / 'half').touch(), os._exit(9))\n"
-        "unpack.unpack(sys.argv[1], sys.argv[2], progress=False)\n"
+        "unpack.unpack(sys.argv[1], sys.argv[2])\n"
     )
     archive, folder = make(tmp_path / "a.tar"), tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", killed, archive, folder])
@@ -71,7 +71,7 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(".out.*/half"))) == 1
     kept = tmp_path / ".out.other.12345678"  # of another folder
     kept.mkdir()
-    unpack(archive, folder, progress=False)
+    unpack(archive, folder)
     assert {*tmp_path.iterdir()} == {archive, folder, kept}
 
 
@@ -79,14 +79,14 @@ def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path: Path) -> None:
     inner = make(tmp_path / "inner.zip", {"inner.wav": os.urandom(1000)}).read_bytes()
     files = {"PK/a.wav": b"a", "inner.zip": inner}
     archive = make(tmp_path / "a.tar", files)
-    assert contents(unpack(archive, tmp_path / "out", progress=False)) == files
+    assert contents(unpack(archive, tmp_path / "out")) == files
 
 
 def test_a_zip_may_begin_with_a_program(tmp_path: Path) -> None:
     for number, start in enumerate((b"MZ" + os.urandom(600), b"#!/bin/sh\n", b"\x1f\x8bno gzip")):
         archive = make(tmp_path / "a.zip")
         archive.write_bytes(start + archive.read_bytes())
-        assert contents(unpack(archive, tmp_path / f"{number}", progress=False)) == FILES
+        assert contents(unpack(archive, tmp_path / f"{number}")) == FILES
 
 
 UNSAFE = ["/etc/x.wav", "../x.wav", "top/../../x.wav", "..\\x.wav", "C:\\x.wav", "C:x.wav", "\\x"]
@@ -128,7 +128,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("spaudio.io.unpack.MAX_BYTES", 1499)
     refused(tmp_path / "b.zip", "above the limit of 1499")
     monkeypatch.setattr("spaudio.io.unpack.MAX_BYTES", 1500)
-    assert unpack(tmp_path / "b.zip", tmp_path / "out", progress=False).is_dir()
+    assert unpack(tmp_path / "b.zip", tmp_path / "out").is_dir()
 
 
 class Zeros(io.RawIOBase):

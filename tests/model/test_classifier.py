@@ -6,7 +6,7 @@ from spaudio.model.classifier import Classifier, count_parameters
 from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pooling import POOLINGS, make_pooling, statistics
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 SHAPE = EncoderConfig(dim=16, layers=2, heads=2)
 
@@ -53,7 +53,7 @@ def test_unknown_settings_are_named() -> None:
 
 def test_a_learned_front_end_is_trained_with_the_model() -> None:
     bank = WaveformConfig(num_filters=4, kernel=0.02)
-    front_end = WaveformFrontEnd(
+    front_end = WaveformFilterbank(
         TokenConfig(sample_rate=1000, front_end="waveform", stack=2, waveform=bank)
     )
     options = {"name": "bank", "num_filters": 4, "kernel_size": 3}

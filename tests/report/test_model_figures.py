@@ -20,7 +20,7 @@ from spaudio.report.figures.mask_plot import plot_mask
 from spaudio.report.figures.trajectory_plot import plot_trajectory, principal_axes, relative_step
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.scales import mel_edges
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 SMALL = EncoderConfig(dim=8, layers=2, heads=2)
 SECONDS = {"token_seconds": 0.02, "frame_seconds": 0.01}
@@ -98,7 +98,7 @@ def test_without_a_filter_nothing_is_drawn(tmp_path: Path) -> None:
 def test_the_front_end_stands_against_the_mel_scale(tmp_path: Path, figures: list[Figure]) -> None:
     bank = WaveformConfig(num_filters=12, init="mel")
     config = TokenConfig(8000, "waveform", f_min=300.0, f_max=2000.0, waveform=bank)
-    before, after = WaveformFrontEnd(config), WaveformFrontEnd(config)
+    before, after = WaveformFilterbank(config), WaveformFilterbank(config)
     with torch.no_grad():
         after.filters.weight.copy_(before.filters.weight[torch.randperm(12)])
     plot_front_end(before, after, tmp_path / "frontend.png")

@@ -10,8 +10,8 @@ from spaudio.tokens.augment import Augment, AugmentConfig
 from spaudio.tokens.augment_waveform import WaveformAugment
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.make_front_end import make_front_end
-from spaudio.tokens.sample_front_end import cut
 from spaudio.tokens.scales import hz_to_mel, mel_to_hz
+from spaudio.tokens.waveform_front_end import cut
 
 FRAMES = np.random.default_rng(1).standard_normal((50, 20), np.float32)
 WAVE = cut(np.random.default_rng(1).standard_normal(7990, np.float32), 80)

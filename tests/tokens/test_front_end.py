@@ -18,7 +18,7 @@ from spaudio.tokens.dc_offset import without_offsets
 from spaudio.tokens.front_end import stack_frames
 from spaudio.tokens.make_front_end import make_front_end
 from spaudio.tokens.normalise import BandNormaliser
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 Array = npt.NDArray[np.float32]
 
@@ -148,7 +148,7 @@ def test_each_front_end_has_its_own_sizes_and_learned_part() -> None:
     waveform = TokenConfig(8000, "waveform", stack=2, waveform=WaveformConfig(num_filters=20))
     assert (spectrogram.features, waveform.features) == (60, 40)
     assert (spectrogram.learned, waveform.learned) == (False, True)
-    assert WaveformFrontEnd(waveform).filters.weight.shape == (20, 1, 200)
+    assert WaveformFilterbank(waveform).filters.weight.shape == (20, 1, 200)
     # The stride is the hop's largest divisor up to four.
     assert [TokenConfig(rate).stride_samples for rate in (8000, 22050, 44100)] == [4, 4, 3]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from spaudio.errors import ConfigError
 from spaudio.tokens.config import TokenConfig, WaveformConfig
 from spaudio.tokens.front_end import stack_frames
-from spaudio.tokens.sample_front_end import cut
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
+from spaudio.tokens.waveform_front_end import cut
 
 
 # A second of 1000 samples: frames every 20, windows of 50, filters of 15 samples.
@@ -20,9 +20,9 @@ def small(stack: int = 1, window: float = 0.05, **bank: Any) -> TokenConfig:
     return TokenConfig(1000, "waveform", window, hop=0.02, stack=stack, waveform=waveform)
 
 
-def front_end(config: TokenConfig) -> WaveformFrontEnd:
+def front_end(config: TokenConfig) -> WaveformFilterbank:
     torch.manual_seed(0)
-    return WaveformFrontEnd(config)
+    return WaveformFilterbank(config)
 
 
 def noise(samples: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def tokens_of(config: TokenConfig, waveform: np.ndarray) -> Tensor:
     return torch.from_numpy(stack_frames(cut(waveform, config.hop_samples), config.stack))[None]
 
 
-def defined(module: WaveformFrontEnd, waveform: np.ndarray, frames: int) -> np.ndarray:
+def defined(module: WaveformFilterbank, waveform: np.ndarray, frames: int) -> np.ndarray:
     """The definition, sample by sample."""
     config = module.config
     kernels = module.filters.weight[:, 0].detach().double().numpy()
@@ -116,7 +116,7 @@ def test_silence_and_its_gradients_are_finite(config: TokenConfig) -> None:
 
 def test_a_filter_hears_its_own_tone() -> None:
     config = TokenConfig(8000, "waveform", f_min=50.0)
-    module = WaveformFrontEnd(config)
+    module = WaveformFilterbank(config)
     centres = module.centre_frequencies()
     assert (centres.diff() > 0).all()
     time = np.arange(4000) / 8000

@@ -22,7 +22,7 @@ from spaudio.training.log import read_log
 from spaudio.training.mixing import Mixing
 from spaudio.training.objective import Classification, Predictions
 from spaudio.training.trainer_config import TrainerConfig
-from tests import ROOT
+from tests import RECIPES
 from tests.conftest import RunRecipe
 from tests.fixtures import toy
 from tests.fixtures.tiny_audio import make_class_folders
@@ -140,7 +140,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_choice_reaches_batches_and_loss(tmp_path: Path, sounds: Path) -> None:
     def opened(*settings: str) -> ClassificationTask:
         given = (f"source={sounds}", f"data={tmp_path}", "preset=debug", "test_fraction=0.3")
-        task = open_task(compose("folder", *given, *settings), ROOT / "data_prep")
+        task = open_task(compose("folder", *given, *settings), RECIPES / "folder")
         assert isinstance(task, ClassificationTask)
         return task
 

@@ -12,7 +12,7 @@ from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.batch import Batch
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 from spaudio.training.mixing import STYLE_BETA, Mixing
 from spaudio.training.multilabel import MultiLabel
 from spaudio.training.objective import Classification, Predictions
@@ -70,7 +70,7 @@ def test_without_mixing_it_is_the_smoothed_cross_entropy() -> None:
 
 def test_mixup_of_waveforms_mixes_their_samples() -> None:
     """Samples are mixed ahead of a learned front-end; the longer clip of a pair is not masked."""
-    front_end = WaveformFrontEnd(
+    front_end = WaveformFilterbank(
         TokenConfig(1000, "waveform", waveform=WaveformConfig(num_filters=3, kernel=0.02))
     )
     shape = EncoderConfig(dim=8, layers=1, heads=2, dropout=0.0)

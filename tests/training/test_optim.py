@@ -7,7 +7,7 @@ from spaudio.errors import ConfigError
 from spaudio.model.classifier import Classifier
 from spaudio.model.encoder import EncoderConfig
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 from spaudio.training.optim import make_optimizer, schedule
 from spaudio.training.trainer_config import OptimConfig, TrainerConfig
 
@@ -34,7 +34,7 @@ def test_decay_is_for_matrices_outside_filters() -> None:
     assert not make_optimizer(inserted, OptimConfig()).param_groups[0]["params"]
     # Nor is a learned front-end decayed.
     bank = WaveformConfig(num_filters=3, kernel=0.02)
-    learned = WaveformFrontEnd(TokenConfig(1000, "waveform", waveform=bank))
+    learned = WaveformFilterbank(TokenConfig(1000, "waveform", waveform=bank))
     whole = nn.ModuleDict({"front_end": learned})
     assert not make_optimizer(whole, OptimConfig()).param_groups[0]["params"]
 

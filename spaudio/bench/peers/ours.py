@@ -14,11 +14,10 @@ from spaudio.bench.peers.turns import Turns
 from spaudio.bench.step_cost import make_steps
 from spaudio.experiment.compose import compose, quoted
 from spaudio.experiment.processes import make_accelerator
-from spaudio.experiment.recipes import data_prep_folder
 from spaudio.experiment.tasks import open_task
 from spaudio.io.command_line import errors_in_one_line
 from spaudio.tokens.config import TokenConfig, WaveformConfig
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 # Like the other sides: no stem, no filter, no dropout, float32, loading in the same process, all
 # clips of the official training split.
@@ -34,7 +33,7 @@ def train_recipe(turns: Turns, overrides: Sequence[str]) -> None:
         places = [f"source={quoted(RECIPE / 'recordings')}", f"data={quoted(data)}"]
         settings = compose(RECIPE, [*SETTINGS, *places, *overrides])
         begun = process_time()
-        task = open_task(settings, data_prep_folder(RECIPE))
+        task = open_task(settings, RECIPE)
         turns.prepared = process_time() - begun  # the others compute features within their turns
         batches: list[object] = []
         model, accelerator = task.build_model(), make_accelerator(settings.trainer)
@@ -66,7 +65,7 @@ def train_front_end(turns: Turns) -> None:
         sample_rate=RATE, front_end="waveform", stack=1, hop=HOP / RATE,
         waveform=WaveformConfig(num_filters=FILTERS, kernel=TAPS / RATE, stride=STRIDE),
     )  # fmt: skip
-    module = WaveformFrontEnd(config)
+    module = WaveformFilterbank(config)
     train_encoder(module, lambda waves: module.log_frames(waves.view(len(waves), -1, HOP)), turns)
 
 

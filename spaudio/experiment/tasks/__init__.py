@@ -12,19 +12,19 @@ from spaudio.experiment.tasks.text import TextTask
 __all__ = ["Task", "open_task"]
 
 
-def open_task(settings: Settings, scripts: Path) -> Task:
+def open_task(settings: Settings, recipe: Path) -> Task:
     """Prepares the data of a run and returns its task.
 
     Args:
         settings: Settings of the run.
-        scripts: The folder ``data_prep``.
+        recipe: The recipe's folder.
 
     Raises:
         SpaudioError: As in :func:`spaudio.experiment.data.load_data`.
     """
     if isinstance(settings, TextSettings):
-        return TextTask(settings, scripts)
+        return TextTask(settings, recipe)
     assert isinstance(settings, AudioSettings)
     pretrained = isinstance(settings.model, PretrainedConfig)
     task = AdaptationTask if pretrained else ClassificationTask
-    return task(settings, load_data(settings, scripts))
+    return task(settings, load_data(settings, recipe))

@@ -107,10 +107,10 @@ class AdaptationTask(ClassificationTask):
 
     @override
     def facts(self, model: Any, measured: Mapping[str, Any]) -> dict[str, Any]:
+        general = super().facts(model, measured)
         assert isinstance(model, AdaptedClassifier)
         assert isinstance(self.settings.model, PretrainedConfig)
-        general: Any = model  # it has the attributes of a Classifier that are read
-        return super().facts(general, measured) | {
+        return general | {
             "filter": model.adaptation.filter_options,  # milliseconds have become a kernel_size
             "base": {"source": self.settings.model.source, "sha256": model.base.hash},
             "adapt": self.settings.adapt,

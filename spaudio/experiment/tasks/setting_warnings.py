@@ -19,8 +19,8 @@ from spaudio.model.encoder import EncoderConfig
 from spaudio.model.pretrained.adapted import AnyClassifier
 from spaudio.tokens.config import TokenConfig
 from spaudio.tokens.dataset import TokenDataset
-from spaudio.tokens.sample_front_end import FULL_SCALE
 from spaudio.tokens.spectrogram_front_end import SpectrogramFrontEnd
+from spaudio.tokens.waveform_front_end import FULL_SCALE
 from spaudio.training.loop import total_epochs
 
 _LOOKED_AT = 200  # about as many clips are examined for their level
@@ -92,7 +92,8 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
     yield from overruled(settings, steps)
     given, tokens, augment = settings.given.keys(), settings.tokens, settings.augment
     applied = data.train.augment
-    powers = augment.mixup_power and applied is not None and "mixup_power" not in applied.ignored
+    ignored = () if applied is None else applied.ignored
+    powers = augment.mixup_power and applied is not None and "mixup_power" not in ignored
     idle: dict[str, str | Literal[False]] = {}
     # What a pretrained encoder ignores is named by `ignored_by_encoder`.
     if settings.adapt is None:
@@ -124,7 +125,7 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
     mixed = [
         f"augment.{name}"
         for name in ("mixup", "cutmix", "mixstyle")
-        if getattr(augment, name) and name not in getattr(data.train.augment, "ignored", ())
+        if getattr(augment, name) and name not in ignored
     ]
     alone = trainer.batch_size <= trainer.accumulate * processes()
     if mixed and not settings.fits_head_only and alone:

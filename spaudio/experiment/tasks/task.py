@@ -32,8 +32,8 @@ class Task(ABC):
     valid: DataLoader[Any]
     final: dict[str, DataLoader[Any]]
     objective: Objective
+    data_hash: str
     token_seconds: float | None = None
-    data_hash: str | None = None
     select: bool = True
     fitted: Fitted | None = None
 
@@ -41,9 +41,9 @@ class Task(ABC):
     def build_model(self) -> Any:
         """Builds the model before training; the seed decides its parameters."""
 
+    @abstractmethod
     def messages(self, model: Any) -> list[str]:
         """Returns messages to show before training."""
-        return []
 
     def check_resumed(self, run: Path) -> None:  # noqa: B027  (data_hash is all that a text has)
         """Refuses to continue a run whose data have changed."""

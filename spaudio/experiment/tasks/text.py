@@ -40,7 +40,7 @@ class TextTask(Task):
     Args:
         settings: Settings of the run. ``corpus`` is replaced with the resolved choice, so that a
             resumed run reads the same text.
-        scripts: The folder ``data_prep``.
+        recipe: The recipe's folder.
 
     Raises:
         ConfigError: If a setting is not valid for the text.
@@ -49,9 +49,9 @@ class TextTask(Task):
 
     objective = NextCharacter()
 
-    def __init__(self, settings: TextSettings, scripts: Path) -> None:
+    def __init__(self, settings: TextSettings, recipe: Path) -> None:
         self.settings, trainer, context = settings, settings.trainer, settings.context
-        find, folder = prep_function(scripts, settings.prep), data_folder_of(settings)
+        find, folder = prep_function(recipe, settings.prep), data_folder_of(settings)
         source: SourceText = find(folder / "work", **settings.prep_options)
         settings.corpus = source.choice  # type: ignore[attr-defined]  # an argument of `prepare`
         self.corpus = prepare_corpus(source, folder)

@@ -6,12 +6,12 @@ import torch
 
 from spaudio.report.figures.drawing import as_lists, draw_responses, make_figure, save_figure
 from spaudio.tokens.scales import mel_edges
-from spaudio.tokens.waveform import WaveformFrontEnd
+from spaudio.tokens.waveform_filterbank import WaveformFilterbank
 
 N_FFT = 2048  # or the length of the filters, if they are longer
 
 
-def plot_front_end(before: WaveformFrontEnd, after: WaveformFrontEnd, path: Path) -> None:
+def plot_front_end(before: WaveformFilterbank, after: WaveformFilterbank, path: Path) -> None:
     """Draws magnitude responses before and after training, and the centre frequencies.
 
     Each image is sorted by centre frequency (that of the largest response). Responses are relative

@@ -20,12 +20,14 @@ FULL_SCALE = 32768  # of 16-bit samples
 _MOST_PEAK = 2.0  # times full scale
 
 
-class SampleFrontEnd(FrontEnd):
+class WaveformFrontEnd(FrontEnd):
     """Samples, cut into hops, for a front-end that is trained with the model.
 
     They are stored as int16. Peaks of up to twice full scale, as lossy formats have, are clipped;
     higher ones raise AudioError.
     """
+
+    normaliser: LevelNormaliser | None
 
     @property
     @override
@@ -66,7 +68,7 @@ class SampleFrontEnd(FrontEnd):
             total = values.square().sum(dim=(1, 2), keepdim=True)
             return total / (count * self.config.hop_samples)
 
-        assert isinstance(self.normaliser, LevelNormaliser)
+        assert self.normaliser is not None
         normalised: Tensor = self.normaliser(frames, power)
         return normalised
 

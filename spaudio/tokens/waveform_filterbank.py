@@ -1,4 +1,4 @@
-"""The waveform front-end: a filterbank on samples, trained with the model."""
+"""The filterbank of ``tokens=waveform``: filters on samples, trained with the model."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from spaudio.tokens.normalise import BandNormaliser
 _POINTS = 8192  # of the Fourier transforms that centre frequencies are read from
 
 
-class WaveformFrontEnd(nn.Module):
+class WaveformFilterbank(nn.Module):
     """A bank of FIR filters, followed by rectification, pooling over a window and a logarithm.
 
     After Sainath, Weiss, Senior, Wilson & Vinyals 2015, "Learning the Speech Front-end With Raw
