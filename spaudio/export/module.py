@@ -55,7 +55,7 @@ class WaveformClassifier(nn.Module):
                 )
         else:
             self.front_end = copy.deepcopy(predictor.front_end)
-        self.token_samples = predictor.token_samples
+        self.token_samples = predictor.front_end.config.token_samples
         self.multi_label = predictor.inputs.multi_label
         self.temperature = predictor.inputs.temperature
         # Copied in advance, because a copy of an adapted model would share its frozen parameters.

@@ -67,7 +67,7 @@ def merge(parts: Iterable[Heard], thresholds: Sequence[float]) -> tuple[list[lis
 
 
 def event_finder(
-    predictor: WindowClassifier, hop: float | None = None, thresholds: Sequence[float] = (0.5,)
+    predictor: WindowClassifier, hop: float | None, thresholds: Sequence[float]
 ) -> Callable[[Iterable[Waveform]], tuple[list[list[Event]], float]]:
     """Returns a function that takes a sound, in pieces at the predictor's rate, and finds events.
 

@@ -105,9 +105,10 @@ class Ensemble:
         self, audio: Audio, sample_rate: int | None = None, *, silent_ok: bool = False
     ) -> Iterable[Waveform]:
         """Reads a sound at the highest rate of the models; see `Predictor.read`."""
-        self.warn_of_rate(audio, sample_rate if path_of(audio) == ARRAY else None)
         reader = max(self.models, key=lambda model: model.sample_rate)
-        return reader.read(audio, sample_rate, silent_ok=silent_ok)
+        pieces = reader.read(audio, sample_rate, silent_ok=silent_ok)  # checks the rate
+        self.warn_of_rate(audio, sample_rate if path_of(audio) == ARRAY else None)
+        return pieces
 
     def warn_of_rate(self, audio: Audio, sample_rate: int | None = None) -> None:
         """Warns of a rate that is too low for one of the models; see `Predictor.warn_of_rate`."""

@@ -100,7 +100,6 @@ class Predictor:
             self.check_window(window)
         self.sample_rate = tokens.sample_rate
         self._told_of_rate = False
-        self.token_samples = tokens.token_samples
         segment = settings.segments.seconds
         # If segments are longer than all clips, none was cut, as without segments.
         is_cut = segment is not None and self.inputs.longest_seconds >= segment

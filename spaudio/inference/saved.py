@@ -8,7 +8,6 @@ that is not on the Hub with ``load(..., base=FOLDER)``. To publish the folder:
 ``hf upload OWNER/NAME FOLDER``.
 """
 
-import json
 import os
 import shutil
 from dataclasses import MISSING, fields
@@ -24,7 +23,7 @@ from spaudio.experiment.run_folder import read_run_settings
 from spaudio.experiment.settings import FILE_SETTINGS, Settings
 from spaudio.inference.model_card import model_card
 from spaudio.io.atomic import new_folder
-from spaudio.io.plain import read_json
+from spaudio.io.plain import read_json, write_json
 from spaudio.model.pretrained.encoder_source import HUB_ID, is_folder
 from spaudio.report.records import LAUNCHING
 from spaudio.report.run_command import command, without_folders
@@ -90,13 +89,12 @@ def save_pretrained(run: Path, folder: Path) -> None:
         raise CheckpointError(
             f"{run} holds no {REPORT} that can be read ({error}); finish the run first"
         ) from error
-    content = portable(run)
+    content, report = portable(run), portable_report(report)
     card = _card(run, content, report, Inputs.load(run))
     with new_folder(folder) as staging:
         shutil.copyfile(weights_folder(run) / WEIGHTS, staging / WEIGHTS)
         shutil.copyfile(run / INPUTS, staging / INPUTS)
-        text = json.dumps(portable_report(report), indent=1) + "\n"
-        (staging / REPORT).write_text(text, encoding="utf-8")
+        write_json(staging / REPORT, report)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (staging / CONFIG).write_text(text, encoding="utf-8")
         (staging / CARD).write_text(card, encoding="utf-8")
@@ -113,7 +111,7 @@ def _card(run: Path, content: dict[str, Any], report: dict[str, Any], inputs: In
         return saved.read_text(encoding="utf-8")
     return model_card(
         content,
-        portable_report(report),
+        report,
         inputs.classes,
         longest_seconds=inputs.longest_seconds,
         multi_label=inputs.multi_label,

@@ -108,7 +108,7 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         }
         for name, row in test["per_class"].items()
     ]
-    clips, tokens = report["clips"], report["tokens"]
+    clips, tokens, calibration = report["clips"], report["tokens"], report["calibration"]
     inputs = f"Tokens `{tokens['front_end']}`, normalised by `{tokens['normalise']}`"
     if tokens["front_end"] == "pretrained":
         inputs = f"Input of the pretrained encoder, `adapt={report['adapt']}`"
@@ -130,10 +130,12 @@ def _markdown(run: Path, report: Mapping[str, Any], detail: str) -> list[str]:
         f"- {more}",
         f"- clips: {clips['train']} training, {clips['valid']} validation, {clips['test']} test; "
         f"validation {metric} {measured}: {report['valid'][metric]:.4f}",
-        *(f"- {for_markdown(line)}" for line in report.get("split", ())),
-        *([f"- {balance}"] if (balance := report.get("balance", {}).get("text")) else []),
-        *_calibration(report),
-        *(f"- {for_markdown(note)}" for note in report.get("notes", ())),
+        *(f"- {for_markdown(line)}" for line in report["split"]),
+        *([f"- {balance}"] if (balance := report["balance"]["text"]) else []),
+        f"- expected calibration error: {calibration['after']['ece']:.4f} with temperature "
+        f"{calibration['temperature']:.3f}, {calibration['before']['ece']:.4f} without; "
+        f"{source_of(calibration)}",
+        *(f"- {for_markdown(note)}" for note in report["notes"]),
         *([f"- {ALIGNED}"] if "aligned" in report else []),
         *cost_lines(report),
         "",
@@ -157,13 +159,3 @@ def _aligned(report: Mapping[str, Any]) -> dict[str, str]:
     groups, accuracy = report["aligned"]["groups"], report["aligned"]["accuracy"]
     counted = f"{groups:,} group{'s' * (groups != 1)}"
     return {f"the same, with test groups aligned ({counted})": f"{accuracy:.4f}"}
-
-
-def _calibration(report: Mapping[str, Any]) -> list[str]:
-    if "calibration" not in report:
-        return []
-    found = report["calibration"]
-    return [
-        f"- expected calibration error: {found['after']['ece']:.4f} with temperature "
-        f"{found['temperature']:.3f}, {found['before']['ece']:.4f} without; {source_of(found)}"
-    ]

@@ -245,6 +245,11 @@ def test_events_are_found_by_all_models(
     assert all(first[label].confidence >= p - 0.02 for label, p in window.top(4) if p >= threshold)
     assert not any(e.start < 1.5 < e.end for e in found)
 
+    for rate in ("8000", -5):
+        with pytest.raises(ConfigError, match=f"sample_rate={rate!r}"):
+            both.detect(wave, rate)  # type: ignore[arg-type]  # on purpose
+    assert "sample rate" not in capsys.readouterr().err
+
     # A model without weight decides nothing. (At one rate: resampling changes the noise.)
     one = models[0].detect(recording, hop=hop, threshold=threshold)
     alone = spaudio.Ensemble([models[0], models[0]], weights=[1, 0])

@@ -49,7 +49,9 @@ def test_a_report_of_any_class_names_is_whole(tmp_path: Path) -> None:
         "tokens": {"front_end": "x", "normalise": "y"},
         "filter": {"name": "none"}, "seed": 0, "best_epoch": 1, "epochs": 1,
         "valid": {"accuracy": 0.5}, "trained_on_valid": False, "valid_held_out": True,
-        "balance": {"text": ""},
+        "balance": {"text": ""}, "split": [], "notes": [],
+        "calibration": {"temperature": 1.0, "before": {"ece": 0}, "after": {"ece": 0},
+                        "source": "x"},
         "clips": dict.fromkeys(("train", "valid", "test"), 9), "num_params": 1, "filters": [],
         "filter_params": 0, "seconds": {}, "step_seconds": 0.1, "git_commit": None,
     }  # fmt: skip

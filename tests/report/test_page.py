@@ -27,7 +27,7 @@ from spaudio.report.occlusion import Importance
 from spaudio.report.page import run_page
 from spaudio.report.page.charts import Line, line_chart
 from spaudio.report.page.fold_page import write_fold_page
-from spaudio.report.page.judged import Judged, by_own_confidence, errors_first, read_judged
+from spaudio.report.page.judged import Judged, errors_first, labels_to_check, read_judged
 from spaudio.report.page.media import Media, _log_mel, loudest
 from spaudio.report.page.render import Page, _cells, write_page
 from spaudio.report.page.sections import learning_curves, rows_of_one_label
@@ -325,7 +325,9 @@ def test_clips_are_ranked() -> None:
         clip("wrong", 1, ((0, 0.5),), 0.3), clip("very wrong", 1, ((0, 0.8),), 0.1),
     ]  # fmt: skip
     assert [c.path for c in errors_first(clips)] == ["very wrong", "wrong", "unsure", "sure"]
-    assert [c.path for c in by_own_confidence(clips)] == ["very wrong", "wrong", "unsure", "sure"]
+    suspects = [c.path for c in labels_to_check(clips, multi_label=False)]
+    assert suspects == ["very wrong", "wrong", "unsure", "sure"]
+    assert not labels_to_check(clips, multi_label=True)
 
 
 def test_of_folders_the_last_part_is_shown() -> None:
@@ -359,7 +361,7 @@ def test_curves_of_a_probe_are_drawn_over_its_penalties() -> None:
 
 
 def test_a_chart_of_a_point_has_axes() -> None:
-    drawing = line_chart([Line("<a>", [(1, 0.5)], dots=True)], title="t", x="x", y="y")
+    drawing = line_chart([Line("<a>", [(1, 0.5)], notes=["<b>"])], title="t", x="x", y="y")
     assert "&lt;a&gt;" in drawing
     assert 'class="dot c0" cx="252.0"' in drawing  # in the middle of the frame
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 LARGE, SMALL = (460, 270), (260, 190)  # width and height, roughly in pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 44
@@ -24,15 +24,13 @@ class Line:
         name: For the legend; empty for none.
         points: (x, y) in order.
         color: Index of a color in the style sheet, from 0.
-        dots: Draw a dot at each point.
-        notes: Tooltips of the dots.
+        notes: Tooltips of dots at the points; no dots without them.
         dashed: Draw dashes, for more lines than colors.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     color: int = 0
-    dots: bool = False
     notes: Sequence[str] = ()
     dashed: bool = False
 
@@ -74,14 +72,12 @@ def line_chart(
     for line in lines:
         placed = [frame.place(*point) for point in line.points]
         parts.append(_path(placed, line.style))
-        if line.dots:
-            notes = [*line.notes, *[""] * (len(placed) - len(line.notes))]
-            parts += [
-                Markup(
-                    '<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="3.5">{}</circle>'
-                ).format(line.color, *at, Markup("<title>{}</title>").format(note) if note else "")
-                for at, note in zip(placed, notes, strict=True)
-            ]
+        parts += [
+            Markup(
+                '<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>'
+            ).format(line.color, *at, note)
+            for at, note in zip(placed, line.notes, strict=False)
+        ]
     named = [line for line in lines if line.name]
     step = (size[0] - _LEFT - _RIGHT) / max(1, len(named))
     if any(_NAME + _LETTER * len(line.name) > step for line in named):
@@ -186,9 +182,7 @@ def _path(points: Sequence[tuple[float, float]], kind: str) -> Markup:
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
-        kind, x, y, escape(text)
-    )
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
 
 
 def _ticks(limits: tuple[float, float]) -> list[float]:

@@ -9,6 +9,7 @@ from spaudio.io.atomic import write_atomic
 
 CLIPS = "clips.jsonl"
 TOP = 5  # classes stored per clip
+SUSPECTS = 100  # clips in the list of labels to check
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ def errors_first(clips: Sequence[Judged]) -> list[Judged]:
     return wrong + sorted((c for c in clips if c.is_right), key=lambda c: c.own)
 
 
-def by_own_confidence(clips: Sequence[Judged]) -> list[Judged]:
-    """Sorts clips by the probability of their label, lowest first.
+def labels_to_check(clips: Sequence[Judged], *, multi_label: bool) -> list[Judged]:
+    """Returns the clips with the least probable labels, lowest first; none with several labels.
 
     This is the ranking by self-confidence of Northcutt et al., "Confident Learning", arXiv
     1911.00068. The probabilities must come from a model that was not trained on these clips.
     """
-    return sorted(clips, key=lambda clip: clip.own)
+    return [] if multi_label else sorted(clips, key=lambda clip: clip.own)[:SUSPECTS]
 
 
 def write_judged(run: Path, clips: Sequence[Judged]) -> None:

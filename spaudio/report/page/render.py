@@ -19,13 +19,12 @@ from spaudio.io.escape import printable
 from spaudio.io.plain import flatten
 from spaudio.report.occlusion import Importance
 from spaudio.report.page.filter_section import FilterSection
-from spaudio.report.page.judged import Judged, by_own_confidence, errors_first
+from spaudio.report.page.judged import Judged, errors_first, labels_to_check
 from spaudio.report.page.media import Media, Medium, shown_frequencies
 from spaudio.report.run_command import shortened
 from spaudio.report.run_files import PAGE
 from spaudio.tokens.scales import hz_to_mel
 
-SUSPECTS = 100  # clips in the list of labels to check
 CELLS = 40  # most classes of a confusion matrix; with more, the most confused pairs are shown
 PAIRS = 60  # instead of a matrix
 PAIRS_BESIDE = 12  # beside a matrix
@@ -35,12 +34,11 @@ _RIGHT = 5  # correctly predicted clips of each class that are embedded
 
 @dataclass(frozen=True)
 class Bar:
-    """A score beside others: its name, value in [0, 1], text, and color as in `charts.Line`."""
+    """A score beside others: its name, value in [0, 1], and color as in `charts.Line`."""
 
     name: str
     value: float
-    text: str
-    color: int = 0
+    color: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ class Row:
     """A class in the table of classes.
 
     Args:
-        number: Index of the class.
         name: Name of the class.
         clips: Number of its clips in the test split.
         scores: Values of the columns, as text.
@@ -56,7 +53,6 @@ class Row:
             these are right.
     """
 
-    number: int
     name: str
     clips: int
     scores: Sequence[str]
@@ -128,7 +124,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
     clips = errors_first(page.clips)[:MOST_CLIPS]
     place = {clip.path: i for i, clip in enumerate(clips)}
     seconds = {clip.path: clip.seconds for clip in page.clips}
-    suspects = [] if page.multi_label else by_own_confidence(page.clips)[:SUSPECTS]
+    suspects = labels_to_check(page.clips, multi_label=page.multi_label)
     wrong = [c for c in clips if not c.is_right]
     errors = sum(not clip.is_right for clip in page.clips)
     if page.filters is not None:
@@ -175,7 +171,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
-    linked = any(not medium.picture for medium in media.found.values())
+    linked = media.embedded < len(media.found)
     html = environment.get_template("page.html").render(
         page=page,
         nothing=[name for name in page.classes if is_nothing(name)],
@@ -184,7 +180,7 @@ def write_page(folder: Path, page: Page, media: Media) -> None:
         errors=errors,
         listed=len(clips),
         linked=linked,
-        embedded=sum(bool(m.picture) for m in media.found.values()),
+        embedded=media.embedded,
         settings=[
             (name, shortened(value, name))
             for name, value in flatten(page.settings)

@@ -16,12 +16,12 @@ from spaudio.report.page.filter_section import make_filter_section
 from spaudio.report.page.judged import (
     TOP,
     Judged,
-    by_own_confidence,
     errors_first,
+    labels_to_check,
     write_judged,
 )
 from spaudio.report.page.media import Media
-from spaudio.report.page.render import SUSPECTS, Page, Row, write_page
+from spaudio.report.page.render import Page, Row, write_page
 from spaudio.report.page.sections import (
     calibration_lines,
     learning_curves,
@@ -157,7 +157,7 @@ def _judge(results: RunResults) -> list[Judged]:
 
 def _with_nearest(results: RunResults, clips: list[Judged]) -> list[Judged]:
     wrong = [clip for clip in errors_first(clips) if not clip.is_right]
-    suspects = [] if results.multi_label else by_own_confidence(clips)[:SUSPECTS]
+    suspects = labels_to_check(clips, multi_label=results.multi_label)
     chosen = {clip.path for clip in [*wrong, *suspects][:MOST_NEAREST]}
     names = results.classes
     wanted = {
@@ -181,5 +181,5 @@ def _rows_of_several(results: RunResults, per_class: Mapping[str, Any]) -> list[
         chances = results.probabilities[:, number].double().numpy()
         above = count_above(chances, results.labels[:, number].double().numpy())
         texts = [score_text(scores[key]) for key in ("ap", "auc")]
-        rows.append(Row(number, name, int(scores["support"]), texts, above))
+        rows.append(Row(name, int(scores["support"]), texts, above))
     return rows

@@ -22,13 +22,12 @@ COLORS = 6  # in the style sheet
 def score_bars(report: Mapping[str, Any]) -> list[Bar]:
     """The score beside those of the classical floor and of a trivial prediction."""
     floor, aligned = report["floor"], report.get("aligned")
-    bars = [
-        ("this model", report["test"][report["metric"]], 0),
-        *([("with groups aligned", aligned["accuracy"], 3)] if aligned else []),
-        ("classical floor", floor["svm"], 1),
-        (TRIVIAL[report["metric"]], floor["majority"], 2),
+    return [
+        Bar("this model", report["test"][report["metric"]], 0),
+        *([Bar("with groups aligned", aligned["accuracy"], 3)] if aligned else []),
+        Bar("classical floor", floor["svm"], 1),
+        Bar(TRIVIAL[report["metric"]], floor["majority"], 2),
     ]
-    return [Bar(name, value, f"{value:.3f}", color) for name, value, color in bars]
 
 
 def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[Row]:
@@ -47,7 +46,7 @@ def rows_of_one_label(classes: Sequence[str], clips: Sequence[Judged]) -> list[R
         recall = right.sum() / support if support else None
         f1 = 2 * right.sum() / (len(taken) + support) if taken or support else None
         scores = list(map(score_text, (precision, recall, f1)))
-        rows.append(Row(number, name, support, scores, count_above(confidence, right)))
+        rows.append(Row(name, support, scores, count_above(confidence, right)))
     return rows
 
 
@@ -61,7 +60,6 @@ def reliability_chart(calibration: Mapping[str, Any]) -> Markup:
                 f"{name}: error {calibration[key]['ece']:.3f}",
                 [(b["confidence"], b["accuracy"]) for b in bins],
                 color,
-                dots=True,
                 notes=[
                     f"{b['low']:.2f} to {b['high']:.2f}: {b['count']} predictions, mean "
                     f"probability {b['confidence']:.3f}, correct {b['accuracy']:.3f}"
