@@ -114,6 +114,7 @@ def _tell_unfinished(run: Path) -> None:
     read_run_settings(run)
     if (run / REPORT).is_file():
         if not (run / WEIGHTS).is_file() and not (run / CHECKPOINTS).is_dir():
+            refuse_folds(run)
             raise CheckpointError(
                 f"{run} holds neither {WEIGHTS}, as a saved model, nor {CHECKPOINTS}, as a run; "
                 "fetch or save the model again"

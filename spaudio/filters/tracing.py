@@ -61,6 +61,21 @@ def in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+@torch.library.custom_op("spaudio::in_forward", mutates_args=())
+def in_forward(x: Tensor) -> Tensor:
+    """Whether no backward pass is running, for compiled code: a boolean, found when it runs.
+
+    Args:
+        x: Any tensor of the call; without it, the result would become a constant.
+    """
+    return torch.tensor(torch._C._current_graph_task_id() == -1)
+
+
+@in_forward.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty((), dtype=torch.bool)
+
+
 def is_symbolic(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether ``torch.fx.symbolic_trace`` is running, whose values have no shapes."""
     return any(isinstance(value, torch.fx.Proxy) for value in (*args, *kwargs.values()))

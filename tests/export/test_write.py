@@ -150,8 +150,9 @@ def test_an_exported_model_is_a_copy_of_the_predictors(tmp_path: Path) -> None:
     original = AdaptedClassifier(base, Adaptation("bitfit"), 3)
     inputs = SimpleNamespace(multi_label=False, temperature=1.0)
     predictor: Any = SimpleNamespace(
-        model=original, run=tmp_path, window_seconds=1.0, token_samples=320, inputs=inputs
-    )
+        model=original, run=tmp_path, window_seconds=1.0, inputs=inputs,
+        front_end=SimpleNamespace(config=SimpleNamespace(token_samples=320)),
+    )  # fmt: skip
     trained = [value.requires_grad for value in original.parameters()]
     exported = WaveformClassifier(predictor).double()
     assert [value.requires_grad for value in original.parameters()] == trained

@@ -394,6 +394,13 @@ def test_a_model_that_calls_itself_sees_the_mask_of_each_call() -> None:
     for found, mask in zip(model(x, pad, twice=True), (pad, pad.flip(0)), strict=True):
         assert torch.equal(found, model(x, mask))
     assert len(_IN_PROGRESS.calls) == before
+    recorded = [
+        torch.compile(model, backend="eager"),
+        torch.export.export(model, (x, pad, True)).module(),
+    ]
+    for each in recorded:
+        for found, mask in zip(each(x, pad, True), (pad, pad.flip(0)), strict=True):
+            torch.testing.assert_close(found, model(x, mask))
 
 
 def filtered_bert() -> tuple[Any, torch.Tensor, torch.Tensor]:

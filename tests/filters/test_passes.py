@@ -83,10 +83,15 @@ def test_passes_with_tokens_of_their_own_have_their_own_packing() -> None:
 
 @pytest.mark.parametrize("first", [None, ends(4)])
 def test_the_same_tokens_in_two_packings_are_refused(first: Tensor | None) -> None:
-    with pytest.raises(ValueError, match=r"'layer' is recomputed .* packed sequences"):
+    with pytest.raises(ValueError, match=r"'layer' is recomputed .* several packings.* a copy of"):
         check(
             lambda model, _, x, y: model(x, cu_seq_lens_q=first) + model(x, cu_seq_lens_q=ends(2))
         )
+    check(  # the remedy
+        lambda model, _, x, y: (
+            model(x, cu_seq_lens_q=first) + model(x.clone(), cu_seq_lens_q=ends(2))
+        )
+    )
 
 
 def test_boundaries_that_are_filled_anew_before_the_backward_pass_are_refused() -> None:
@@ -116,6 +121,141 @@ def test_passes_that_share_the_mask_of_a_layer(new: bool) -> None:
         check(run, **options)
     with pytest.raises(ValueError, match=r"its mask were filtered with several paddings"):
         check(lambda model, handle, x, _: run(model, handle, x, x), **options)
+
+
+def test_an_evaluation_with_another_padding_leaves_the_mask_of_a_layer_as_it_was() -> None:
+    options = {"inner": torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[None, None]}
+
+    def run(model: Any, _: FilterHandle, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            model(y, attention_mask=real(7))
+        out: Tensor = model(x, attention_mask=real(5))
+        return out
+
+    check(run, **options, new=True)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("given", ["nothing", "positions"])
+def test_boundaries_count_before_the_positions_of_a_layer(given: str, reentrant: bool) -> None:
+    """The first pass was decided by boundaries, which a repeated layer is not given."""
+
+    class Positioned(nn.Linear):
+        def forward(self, x: Tensor, position_ids: Any = None) -> Tensor:
+            return super().forward(x)
+
+    class Around(nn.Module):
+        checkpointed = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Positioned(4, 4)
+
+        def forward(self, x: Tensor, cu_seq_lens_q: Any = None) -> Any:
+            positions = torch.arange(TOKENS)[None] if given == "positions" else None
+            if not self.checkpointed:
+                return self.layer(x, positions)
+            return checkpoint(self.layer, x, positions, use_reentrant=reentrant)
+
+    torch.manual_seed(0)
+    model, found = Around(), []
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    for model.checkpointed in (False, True):
+        model.zero_grad()
+        loss = model(x, cu_seq_lens_q=ends(4)).square().sum()
+        if model.checkpointed and reentrant:  # whose first pass has no gradients
+            with pytest.raises(ValueError, match=r"packed sequences.* pass cu_seq_lens_q to the"):
+                loss.backward()
+            return
+        loss.backward()
+        found.append([p.grad for p in handle.parameters()])
+    torch.testing.assert_close(*found)
+
+
+def test_a_parameter_does_not_identify_a_call() -> None:
+    """A layer of learned queries: passes with other paddings share its first argument."""
+
+    class Queries(nn.Linear):
+        def forward(self, queries: Tensor, x: Tensor) -> Tensor:
+            return super().forward(queries + x)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.queries = Queries(4, 4), nn.Parameter(torch.zeros(1, TOKENS, 4))
+
+        def forward(self, x: Tensor, attention_mask: Any, repeated: bool = True) -> Any:
+            if not repeated:
+                return self.layer(self.queries, x)
+            return checkpoint(lambda x: self.layer(self.queries, x), x, use_reentrant=True)
+
+    model = Around()
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    model(x, real(5), repeated=False).sum().backward()
+    with pytest.raises(ValueError, match=r"'layer' is recomputed .* knows the padding"):
+        model(x + 0, real(7)).sum().backward()
+
+
+def test_a_repeated_call_compares_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for a GPU. The mask of the layer is a new one each time."""
+    compared: list[Any] = []
+    same = "spaudio.filters.insertion.passes._same"
+    monkeypatch.setattr(same, lambda *both: compared.append(both))
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)
+    model = nn.Sequential(layer)
+    insert_filters(model, "0", kernel_size=3)
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    checkpoint(layer, x, src_key_padding_mask=~real(5), use_reentrant=False).sum().backward()
+    assert not compared
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_layers_that_are_compiled_by_themselves(reentrant: bool) -> None:
+    """Compiled anew for the recomputation, they would take padding for tokens."""
+
+    class Around(nn.Module):
+        checkpointed = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, x: Tensor, attention_mask: Any = None) -> Any:
+            for layer in self.layers:
+                again = self.checkpointed
+                x = checkpoint(layer, x, use_reentrant=reentrant) if again else layer(x)
+            return x
+
+    torch._dynamo.reset()  # after many compilations, it would run the layers eagerly
+    torch.manual_seed(0)
+    model, found = Around(), []
+    handle = insert_filters(model, "layers", kernel_size=3, zero_init=False)
+    for layer in model.layers:
+        layer.compile(backend="eager")
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    for model.checkpointed in (True, False):
+        found.append(torch.autograd.grad(model(x).sum(), list(handle.parameters()))
+                     if not reentrant else None)  # fmt: skip
+    if not reentrant:
+        torch.testing.assert_close(*found)
+    model(x, real(5)).sum().backward()  # without checkpointing
+    model.checkpointed = True
+    with pytest.raises(RuntimeError, match="compiled by itself and recomputed"):
+        model(x, real(5)).sum().backward()
+
+
+def test_a_block_is_over_where_a_compiled_layer_is_repeated() -> None:
+    torch._dynamo.reset()
+    model = Model()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    model.layer.compile(backend="eager")
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    with handle.disabled():
+        loss = checkpoint(model.layer, x, use_reentrant=True).sum()
+    with pytest.raises(RuntimeError, match="compiled by itself and recomputed"):
+        loss.backward()
 
 
 def test_a_pass_before_the_first_block_has_no_stated_mask() -> None:

@@ -264,6 +264,9 @@ def test_a_function_is_checked_and_not_saved(tmp_path: Path) -> None:
     handle.remove()
     with pytest.raises(ValueError, match=r"with a function as padding_mask, .*padding_mask=FUNC"):
         load_filters(model, tmp_path)
+    for wrong in ("lengths", PADDING):
+        with pytest.raises(ValueError, match="takes a function as padding_mask; got a value of"):
+            load_filters(model, tmp_path, padding_mask=wrong)  # type: ignore[arg-type]
     load_filters(model, tmp_path, padding_mask=of_lengths)
     torch.testing.assert_close(model(x, lengths), expected)
     find_filters(model).remove()

@@ -61,7 +61,8 @@ def test_windows_overlap_by_half_unless_a_hop_is_given(
     predictor = Predictor(make_untrained_run(tmp_path))
     wave = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     for hop, step in ((None, predictor.event_seconds / 2), (0.125, 0.125)):
-        parts: list[Heard] = event_finder(predictor, hop)([wave])[0]  # type: ignore[assignment]
+        find = event_finder(predictor, hop, (0.5,))
+        parts: list[Heard] = find([wave])[0]  # type: ignore[assignment]
         assert len(parts) == 1 + round((1 - predictor.event_seconds) / step)
         assert [part.end - part.start for part in parts[1:-1]] == [step] * (len(parts) - 2)
 

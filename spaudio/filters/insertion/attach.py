@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spaudio.filters.arguments import require
 from spaudio.filters.base import TokenFilter
 from spaudio.filters.insertion.calls import Call, Watch, calls_around, in_progress, past_tokens
 from spaudio.filters.insertion.generation import filter_with_cache
@@ -25,7 +26,14 @@ from spaudio.filters.insertion.padding import find_padding, warn_if_inverted
 from spaudio.filters.insertion.passes import Passes
 from spaudio.filters.insertion.stated import NOTHING, OFF, Stated, check_fits
 from spaudio.filters.insertion.subclass import make_subclass
-from spaudio.filters.tracing import as_leaf, in_backward, is_eager, is_symbolic
+from spaudio.filters.tracing import (
+    as_leaf,
+    in_backward,
+    in_forward,
+    is_eager,
+    is_exported,
+    is_symbolic,
+)
 
 CHILD = "token_filter"
 PLACE = "_filtered_place"
@@ -43,6 +51,7 @@ class Place:
         key: Tells the filter from all others that use the same key/value cache. Names do not: they
             are relative to the module that filters were inserted into.
         checked: Whether a mask has been checked.
+        compiled_for_calls: Whether the layer was compiled with padding or packed sequences.
         stated: What the user states for calls.
         passes: What was found in calls that a backward pass may repeat.
     """
@@ -52,6 +61,7 @@ class Place:
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     checked: bool = False
+    compiled_for_calls: bool = False
     stated: Stated = field(default_factory=Stated)
     passes: Passes = field(default_factory=Passes)
 
@@ -76,11 +86,13 @@ class Place:
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
+        calls = calls_around(own, self.watches)
+        if torch.compiler.is_compiling() and not is_exported():
+            self._refuse_repetition(own, calls)
         stated = self.stated.find(own.tokens, self.passes, self.layer)
         if stated is OFF:
             self._keep(own, stated=stated)
             return output
-        calls = calls_around(own, self.watches)
 
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
             if is_eager():
@@ -106,6 +118,9 @@ class Place:
                     passes=self.passes,
                 )
             self._keep(own, stated=stated, padding=padding_mask, packed=packed)
+            found = padding_mask is not None or packed is not None
+            if found and torch.compiler.is_compiling() and not self.compiled_for_calls:
+                self.compiled_for_calls = True
             if packed is not None:
                 flat = x.reshape(1, -1, x.shape[2])
                 y: Tensor = filter(flat, cu_seqlens=packed.to(x.device))
@@ -142,6 +157,24 @@ class Place:
             warn_if_inverted(mask, self.layer)
             self.checked = True
         return mask
+
+    def _refuse_repetition(self, own: Call, calls: Sequence[Call]) -> None:
+        """Makes compiled code raise RuntimeError if a backward pass repeats the layer alone.
+
+        Compiled for the calls around it, a layer is compiled again where these are over.
+        """
+        called = {call.watch for call in calls}
+        alone = self.compiled_for_calls and any(watch not in called for watch in self.watches)
+        unstated = self.stated.repeated and not self.stated.blocks
+        if own.tokens is not None and (alone or unstated):
+            require(
+                in_forward(own.tokens.detach()),
+                # Without its name, by which each layer would be compiled anew.
+                "a filtered layer is compiled by itself and recomputed in the backward pass, "
+                "outside the calls that know its padding or packed sequences. Compile the whole "
+                "model, or do not compile its checkpointed layers. If no token is ever padding, "
+                "pass insert_filters(padding_mask=None)",
+            )
 
     def _misses_padding(self, calls: Sequence[Call]) -> bool:
         """Whether a module around the layer that takes a padding mask is not among the calls."""

@@ -87,9 +87,10 @@ class Call:
         lengths: Name and value of the argument that holds the items' lengths; None if none was
             given.
         other_masks: Names and values of masks that are not read and may be (batch, tokens).
-        tokens: The first tensor among the arguments, which identifies a call when it is repeated;
-            None if there is none.
+        tokens: The first tensor among the arguments but parameters, which all calls share. It
+            identifies a call when it is repeated. None if there is none.
         site: Where the call was made, by which one that an interrupt ended is recognised.
+        has_gradients: Whether gradients were enabled when a call around the layer began.
         token: Distinguishes one call from another.
     """
 
@@ -106,6 +107,7 @@ class Call:
     other_masks: Sequence[tuple[str, torch.Tensor]]
     tokens: torch.Tensor | None
     site: tuple[Any, ...] | None = None
+    has_gradients: bool = False
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -262,7 +264,7 @@ class Watch:
             next(iter(given(*named(self.boundary_names, CU_SEQLENS))), None),
             next(iter(given(*named(self.length_names, LENGTHS))), None),
             [(n, v) for n, v in given(*self.other_names) if may_be_flat(v)],
-            next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None),
+            next((v for v in (*args, *kwargs.values()) if is_of_call(v)), None),
         )
 
     def _compute(self, arguments: dict[str, Any]) -> torch.Tensor | None:
@@ -281,9 +283,10 @@ class Watch:
         call = self.record(args, kwargs)
         if is_eager():
             # Without the caller itself, which goes on to another instruction.
-            call = replace(call, site=call_site(sys._getframe(1).f_back))
+            site = call_site(sys._getframe(1).f_back)
+            call = replace(call, site=site, has_gradients=torch.is_grad_enabled())
         # An interrupt (Ctrl-C) ends a call without its hook.
-        self._forget(lambda earlier: not _is_within(call.site, earlier.site))
+        self._forget(lambda earlier: not _may_be_within(call.site, earlier.site))
         _IN_PROGRESS.calls.append(call)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -349,6 +352,11 @@ def is_mask_per_item(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 2
 
 
+def is_of_call(value: Any) -> bool:
+    """Whether a value is a tensor, and no parameter."""
+    return isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter)
+
+
 def check_boolean_mask(mask: Any, rule: str) -> None:
     """Raises ValueError, which begins with a rule, if a mask is not None or boolean of two axes."""
     known = isinstance(mask, torch.Tensor)
@@ -384,11 +392,11 @@ def call_site(frame: FrameType | None) -> tuple[Any, ...]:
     return tuple(reversed(site))
 
 
-def _is_within(site: tuple[Any, ...] | None, outer: tuple[Any, ...] | None) -> bool:
+def _may_be_within(site: tuple[Any, ...] | None, outer: tuple[Any, ...] | None) -> bool:
     """Whether a call was made in another call of the same module, as that module's own code may."""
-    if site is None or outer is None or len(site) <= len(outer):
-        return False
-    return site[: len(outer)] == outer
+    if site is None or outer is None:
+        return site is outer  # both are compiled or exported, where places are not known
+    return len(site) > len(outer) and site[: len(outer)] == outer
 
 
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:

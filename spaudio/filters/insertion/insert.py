@@ -288,6 +288,12 @@ def load_filters(
     needing = [n for n, each in layouts.items() if each.padding_mask is unsaved_function]
     layouts |= {name: replace(layouts[name], padding_mask=padding_mask) for name in needing}
     needs_function = bool(needing)
+    if padding_mask is not None and not callable(padding_mask):
+        raise ValueError(
+            "load_filters takes a function as padding_mask; got a value of type "
+            f"{type(padding_mask).__name__}. The name of an argument is saved with the filters; "
+            "leave padding_mask out"
+        )
     if needs_function is not callable(padding_mask):
         raise ValueError(
             f"the filters in {source} were inserted with a function as padding_mask, which is not "

@@ -63,22 +63,38 @@ def find_packed(
             are both packed sequences and padding. On a GPU the latter check is asynchronous; there
             and in compiled code it raises RuntimeError.
     """
-    own = calls[0]
-    if in_backward() and passes.packed and not any(map(_given, calls)):
-        known: Any = passes.recall(own.tokens, "packed")
+    given_boundaries = any(call.cu_seqlens is not None for call in calls)
+    if in_backward() and passes.packed:
+        known: Any = passes.recall(calls[0].tokens, "packed")
         if known is not UNKNOWN and known is not SEVERAL:
             return known  # type: ignore[no-any-return]
-        if padding_mask is not None and padding_mask.any():
-            return None  # so the first pass was not packed
-        raise ValueError(
-            f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
-            "packed sequences. Checkpoint each layer by itself, with use_reentrant=False, or pass "
-            "position_ids to the layer"
-        )
+        given_positions = any(call.positions is not None for call in calls)
+        if not given_boundaries and (passes.by_boundaries or not given_positions):
+            if padding_mask is not None and padding_mask.any():
+                return None  # so the first pass was not packed
+            raise ValueError(_unknown(layer, known is SEVERAL, passes.by_boundaries))
     found = _read(calls, batch, tokens, layer, padding_mask)
     if is_eager() and found is not None:
         passes.packed = True
+        passes.by_boundaries |= given_boundaries
     return found
+
+
+def _unknown(layer: str, several: bool, by_boundaries: bool) -> str:
+    """Returns the error for a repeated call of which the packed sequences are not known."""
+    begin = f"layer {layer!r} is recomputed in the backward pass, "
+    if several:
+        return (
+            f"{begin}and its tokens were filtered with several packings. Give the layer a copy of "
+            "the tokens in each pass"
+        )
+    name = "cu_seq_lens_q" if by_boundaries else "position_ids"
+    return (
+        f"{begin}outside the call that knows the packed sequences. Checkpoint each layer by "
+        f"itself, with use_reentrant=False, or pass {name} to the layer; insert the filter after "
+        f"the whole checkpointed layer, not in a part of it; and do not change {name} in place "
+        "before the backward pass"
+    )
 
 
 def _refuse_packed(positions: Tensor, *, readable: bool) -> None:
@@ -103,10 +119,6 @@ def _check_covers(name: str, boundaries: Tensor, batch: int, tokens: int, layer:
         f"layer {layer!r} gets {batch} items of {tokens} tokens and {name}, whose sequences do not "
         "end where the items end. If the items are padded, leave it out, and give a padding mask",
     )
-
-
-def _given(call: Call) -> bool:
-    return call.positions is not None or call.cu_seqlens is not None
 
 
 def _read(

@@ -85,7 +85,7 @@ def find_padding(
                 merged = merged or call.attends_by
                 continue
             _refuse_lengths(calls, batch, layer)
-            _remember(unread, None)
+            _remember(calls, unread, None)
             return None
         trusted = named or call.watch.is_padding(name, value, batch, tokens)
         if not trusted and is_shared(value, batch, tokens):
@@ -106,13 +106,13 @@ def find_padding(
                 break
             if mask is not None:
                 mask = None if merged else mask
-                _remember(unread, mask)
+                _remember(calls, unread, mask)
                 return mask
         unread = unread or (name, value)
     else:
         # A layer is recomputed only if its first pass was accepted, so without padding.
         if merged and (in_backward() or is_for_all_items(merged[1])):
-            _remember(unread, None)
+            _remember(calls, unread, None)
             return None
         unread = unread or merged
     if repeated:
@@ -247,13 +247,19 @@ def _known_padding(
     raise ValueError(
         f"layer {layer!r} is recomputed in the backward pass, outside the call that knows the "
         "padding. Checkpoint each layer by itself, with use_reentrant=False, or a module that "
-        "takes the mask"
+        "takes the mask; and insert the filter after the whole checkpointed layer, not in a part "
+        "of it. If no token is ever padding, pass insert_filters(padding_mask=None)"
     )
 
 
-def _remember(unread: tuple[str, Any] | None, padding: Tensor | None) -> None:
-    """Keeps the padding of a call with a mask that does not determine it."""
-    if unread is not None and isinstance(unread[1], Tensor):
+def _remember(
+    calls: Sequence[Call], unread: tuple[str, Any] | None, padding: Tensor | None
+) -> None:
+    """Keeps the padding of a call with a mask that does not determine it, except in evaluation."""
+    if unread is None or not isinstance(unread[1], Tensor):
+        return
+    # In the first pass of a layer, reentrant checkpointing switches gradients off.
+    if torch.is_grad_enabled() or any(call.has_gradients for call in calls):
         _BY_MASK.keep(unread[1], padding=padding)
 
 

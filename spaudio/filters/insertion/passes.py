@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from spaudio.filters.tracing import has_values, is_eager
+from spaudio.filters.tracing import has_values, in_backward, is_eager
 
 #: Nothing was found that still holds.
 UNKNOWN = object()
@@ -41,10 +41,11 @@ class Passes:
 
     Attributes:
         packed: Whether a call was ever given packed sequences, also one that is not kept.
+        by_boundaries: Whether such a call was given their boundaries, which count before positions.
     """
 
     def __init__(self) -> None:
-        self.packed = False
+        self.packed = self.by_boundaries = False
         self._calls: _Calls = WeakTensorKeyDictionary()
 
     def __reduce__(self) -> Any:
@@ -54,6 +55,8 @@ class Passes:
         """Keeps what was found for the call that was given a tensor."""
         # First whether it is eager: a compiler would guard the entries of other calls, which go.
         if not is_eager() or given is None or not has_values(given):
+            return
+        if in_backward() and self._is_known(given):  # a repeated call, in which the same was found
             return
         found = {n: _Found(v, version_of(v)) for n, v in values.items() if not _holds(v, given)}
         before, version = self._calls.get(given, ({}, None))
@@ -65,11 +68,14 @@ class Passes:
 
     def recall(self, given: Tensor | None, name: str) -> Any:
         """Returns what was found for such a call: the value, ``UNKNOWN`` or ``SEVERAL``."""
-        if given is None or given not in self._calls:
+        if given is None or not self._is_known(given):
             return UNKNOWN
-        found, version = self._calls[given]
-        known = name in found and version == version_of(given) and _unchanged(found[name])
+        found, _ = self._calls[given]
+        known = name in found and _unchanged(found[name])
         return found[name].value if known else UNKNOWN
+
+    def _is_known(self, given: Tensor) -> bool:
+        return given in self._calls and self._calls[given][1] == version_of(given)
 
 
 def version_of(value: Any) -> int | None:
@@ -91,5 +97,7 @@ def _same(one: _Found, other: _Found) -> bool:
     if one.value is other.value:
         return one.version == other.version
     if not (isinstance(one.value, Tensor) and isinstance(other.value, Tensor) and _unchanged(one)):
+        return False
+    if one.value.is_cuda and torch.cuda.is_current_stream_capturing():  # no value can be read
         return False
     return one.value.device == other.value.device and torch.equal(one.value, other.value)
