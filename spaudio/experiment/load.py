@@ -5,7 +5,7 @@ from pathlib import Path
 from spaudio.errors import CheckpointError
 from spaudio.experiment.build import build_adapted, build_classifier, build_language_model
 from spaudio.experiment.run_folder import read_run_settings, refuse_folds
-from spaudio.experiment.settings import AudioSettings, PretrainedConfig, TextSettings
+from spaudio.experiment.settings import AudioSettings, PretrainedConfig, Settings, TextSettings
 from spaudio.io.messages import warn
 from spaudio.io.plain import read_json
 from spaudio.model.language import LanguageModel
@@ -38,7 +38,13 @@ def load_untrained(
         CheckpointError: If the folder is not a run's, or ``base`` is another encoder than that of
             its weights.
     """
-    settings = read_run_settings(run)
+    return _build(read_run_settings(run), run, base)
+
+
+def _build(
+    settings: Settings, run: Path, base: PretrainedEncoder | None
+) -> AnyClassifier | LanguageModel:
+    """Builds the model of :func:`load_untrained`."""
     if isinstance(settings, TextSettings):
         return build_language_model(settings)
     assert isinstance(settings, AudioSettings)
@@ -68,8 +74,9 @@ def load_best(run: Path, base: PretrainedEncoder | None = None) -> AnyClassifier
         CheckpointError: If the folder is not a run's, it has no model yet, or the weights do not
             fit its settings.
     """
+    settings = read_run_settings(run)
     _tell_unfinished(run)
-    model = load_untrained(run, base)
+    model = _build(settings, run, base)
     load_model(model, weights_folder(run))
     return model.eval()
 
@@ -111,7 +118,6 @@ def _tell_unfinished(run: Path) -> None:
     Raises:
         CheckpointError: If it has no checkpoint yet, or a file of a saved model is missing.
     """
-    read_run_settings(run)
     if (run / REPORT).is_file():
         if not (run / WEIGHTS).is_file() and not (run / CHECKPOINTS).is_dir():
             refuse_folds(run)
