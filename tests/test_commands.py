@@ -1,6 +1,7 @@
 """Every command printed in README.md, docs/*.md and recipes/*/README.md runs, on tiny data.
 
-Those of results are parsed only. Blocks of other languages are read by other tests.
+One whose settings other commands run with is composed only. Those of results are parsed only.
+Blocks of other languages are read by other tests.
 """
 
 import re
@@ -99,13 +100,15 @@ def kinds(words: list[str]) -> set[str]:
 
 
 def run_before(name: str) -> set[str]:
-    """The settings that the commands of the recipes before this one run with."""
+    """The settings that the commands of the recipes before this one run with, but of their data."""
     found: set[str] = set()
     for other in TINY:
         if other == name:
             break
+        own = {*compose(RECIPES / other).prep_options, "fold", "folds"}
         for before, words in of_recipe(other):
-            found |= set() if reason([*before, *words]) else kinds(words)
+            if not reason([*before, *words]):
+                found |= {kind for kind in kinds(words) if kind.partition("=")[0] not in own}
     return found
 
 

@@ -361,7 +361,8 @@ def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool
         if not left[name, where] and (where != _VALID or _VALID in {at for _, at in left})
     ]
     if _VALID in {at for _, at in count(listed)} - {at for _, at in left}:
-        notes.append(f"all clips of {_VALID} are bad; training clips are held out instead")
+        instead = "" if multi_label else "; training clips are held out instead"
+        notes.append(f"all clips of {_VALID} are bad{instead}")
     return notes
 
 

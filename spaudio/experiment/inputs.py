@@ -19,7 +19,7 @@ from spaudio.tokens.config import NORMALISATIONS
 from spaudio.tokens.normalise import BandNormaliser, LevelNormaliser, Normaliser
 from spaudio.tokens.pauses import Pauses
 from spaudio.training.alignment import Alignment
-from spaudio.training.checkpoint import WEIGHTS
+from spaudio.training.checkpoint import HASHES, WEIGHTS
 
 Values = npt.NDArray[np.float32]
 
@@ -99,7 +99,7 @@ class Inputs:
         try:
             content = read_json(run / INPUTS)
         except FileNotFoundError as error:
-            saved = (run / WEIGHTS).is_file()
+            saved = (run / WEIGHTS).is_file() and not (run / HASHES).is_file()  # no checkpoint
             raise CheckpointError(
                 f"{run} is a saved model, but its {INPUTS} is missing; fetch or save it again"
                 if saved

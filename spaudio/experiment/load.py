@@ -92,6 +92,11 @@ def weights_folder(run: Path) -> Path:
     if (run / WEIGHTS).is_file():
         return run
     refuse_folds(run)
+    if (run / REPORT).is_file() and not (run / CHECKPOINTS).is_dir():
+        raise CheckpointError(
+            f"{run} holds neither {WEIGHTS}, as a saved model, nor {CHECKPOINTS}, as a run; fetch "
+            "or save the model again"
+        )
     measured = _measured_epoch(run)
     found = find_checkpoint(run / CHECKPOINTS, TRAINING.best, measured)
     if measured not in (None, epoch_of(found)):
@@ -119,12 +124,6 @@ def _tell_unfinished(run: Path) -> None:
         CheckpointError: If it has no checkpoint yet, or a file of a saved model is missing.
     """
     if (run / REPORT).is_file():
-        if not (run / WEIGHTS).is_file() and not (run / CHECKPOINTS).is_dir():
-            refuse_folds(run)
-            raise CheckpointError(
-                f"{run} holds neither {WEIGHTS}, as a saved model, nor {CHECKPOINTS}, as a run; "
-                "fetch or save the model again"
-            )
         return
     if (run / HASHES).is_file():
         raise CheckpointError(f"{run} is a checkpoint; name its run, {run.resolve().parents[1]}")

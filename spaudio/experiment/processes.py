@@ -27,7 +27,7 @@ def processes() -> int:
 
 def is_first_process() -> bool:
     """Returns whether this is the process that prints and writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return processes() == 1 or int(os.environ.get("RANK", "0")) == 0  # schedulers set RANK, too
 
 
 def choose_precision(trainer: TrainerConfig) -> str:

@@ -100,7 +100,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             return _finished(run, first)
         if _begun(run) != begun:
             raise CheckpointError(f"another process has continued {run}; repeat the command")
-        if first:
+        if accelerator.is_main_process:
             task.begin(run)
         prepare_seconds = time.perf_counter() - start
         config = _kept_settings(settings, task.data_hash, accelerator, made_by)
@@ -122,7 +122,7 @@ def train_and_report(settings: Settings, script: Path, run: Path | None = None) 
             "train": result.seconds,
             "test": time.perf_counter() - start,
         }
-        if first:
+        if accelerator.is_main_process:
             facts = _facts(settings, model, result, task.token_seconds)
             facts |= {"precision": accelerator.mixed_precision, "seconds": seconds, **made_by}
             facts |= task.facts(model, measured)

@@ -100,7 +100,7 @@ def evaluate(
     if len(opened) > 1:
         check_models(opened)
         weights, note = weights_of(opened)
-    files, labels = _labelled_files(data, opened)
+    files, labels = _labelled_files(data, dict(zip(names, opened, strict=True)))
     answers, bad = predict_by_each(opened, files)
     if not answers[0]:
         return None, bad
@@ -129,7 +129,7 @@ def _recorded(run: Path) -> tuple[Folds, bool]:
                 + (
                     "it is a saved model, or was run by an earlier version; name labelled clips "
                     "with --data DIR, or run the recipe again"
-                    if (one / REPORT).is_file()
+                    if (one / REPORT).is_file() or (one / WEIGHTS).is_file()
                     else f"finish the run with resume={run}"
                 )
             )
@@ -139,12 +139,12 @@ def _recorded(run: Path) -> tuple[Folds, bool]:
     return found, multi_label
 
 
-def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Path], list[str]]:
+def _labelled_files(folder: Path, models: Mapping[str, Predictor]) -> tuple[list[Path], list[str]]:
     """Lists the clips of a folder with one sub-folder per class, and their labels."""
-    for model in models:
+    for name, model in models.items():
         if model.inputs.multi_label:
             raise ConfigError(
-                f"--data {folder}: {model.run} gives a clip several labels, which folders cannot "
+                f"--data {folder}: {name} gives a clip several labels, which folders cannot "
                 "name; leave the option out to get the scores of its test split"
             )
     if not folder.is_dir():
@@ -157,7 +157,7 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
     here = folder.resolve()
     paths = [here / clip.path for clip in clips]
     paths = list(dict.fromkeys([*paths, *map(Path.resolve, paths)]))  # with what links name
-    for model in models:
+    for name, model in models.items():
         settings = read_run_settings(model.run)
         source = getattr(settings, "source", None)
         # A table divides the clips in its own way, whatever the names of their folders.
@@ -167,23 +167,24 @@ def _labelled_files(folder: Path, models: Sequence[Predictor]) -> tuple[list[Pat
         inputs = [(place / user_path(str(source))).resolve() for place in places if source]
         if (model.run / WEIGHTS).is_file():
             warn(
-                f"warning: {model.run} is a saved model, which does not say where its training "
-                f"clips are, so clips of them in {folder} would not be noticed"
+                f"warning: {name} is a saved model, which does not say where its training clips "
+                f"are, so training clips in {folder} would not be noticed"
             )
         elif inputs and not any(one.exists() for one in inputs):
             warn(
-                f"warning: {model.run} was trained on source={source}, which is not found from "
+                f"warning: {name} was trained on source={source}, which is not found from "
                 f"here, so clips of it in {folder} would not be noticed"
             )
         if any(_trained_on(path, one, divided) for path in paths for one in inputs):
             raise ConfigError(
-                f"--data {folder}: {model.run} was trained on clips of source={source}; leave the "
+                f"--data {folder}: {name} was trained on clips of source={source}; leave the "
                 "option out to get the scores of its test split, or name other clips"
             )
-    classes = models[0].inputs.classes
+    first, model = next(iter(models.items()))
+    classes = model.inputs.classes
     if unknown := sorted({clip.label for clip in clips} - {*classes}):
         raise DataError(
-            f"{folder}: unknown classes: {some(unknown)}; those of {models[0].run} are "
+            f"{folder}: unknown classes: {some(unknown)}; those of {first} are "
             f"{some(classes, 10)}. Rename the folders, or leave them out"
         )
     return [folder / clip.path for clip in clips], [clip.label for clip in clips]

@@ -104,8 +104,8 @@ def unpack(
             if is_full(error):
                 raise
             raise DataError(
-                f"{archive}: cannot be unpacked ({error}); remove it and fetch it again, or unpack "
-                "it yourself and give the folder as source="
+                f"{archive}: cannot be unpacked ({error}); if it is damaged, remove it and fetch "
+                "it again; or unpack it yourself and give the folder as source="
             ) from error
     return folder
 

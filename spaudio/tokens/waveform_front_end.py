@@ -1,4 +1,4 @@
-"""The front-end of samples, which a front-end that is trained with the model reads."""
+"""The front-end of ``tokens=waveform``: samples, for the filterbank trained with the model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +21,7 @@ _MOST_PEAK = 2.0  # times full scale
 
 
 class WaveformFrontEnd(FrontEnd):
-    """Samples, cut into hops, for a front-end that is trained with the model.
+    """Samples, cut into hops, for the filterbank that is trained with the model.
 
     They are stored as int16. Peaks of up to twice full scale, as lossy formats have, are clipped;
     higher ones raise AudioError.

@@ -62,7 +62,7 @@ def test_another_text_is_a_stand_in_and_never_called_text8(tmp_path: Path) -> No
     with pytest.raises(DataError, match="is not text8"):
         text8.prepare(tmp_path, corpus="text8", source=str(file))
     for setting in ("source", "corpus"):
-        with pytest.raises(DataError, match=f"{setting}='.*' is a folder that does not hold"):
+        with pytest.raises(DataError, match=f"{setting}='.*' is a folder.*; name the file of"):
             text8.prepare(tmp_path, **{"corpus": "text8", setting: str(tmp_path)})
     found = text8.prepare(tmp_path, corpus=str(file))
     assert (found.name, found.stand_in) == ("text8.xz (a stand-in)", True)

@@ -10,7 +10,7 @@ import torch
 from torch.distributed.run import main
 
 from spaudio.errors import ConfigError
-from spaudio.experiment.processes import make_accelerator
+from spaudio.experiment.processes import is_first_process, make_accelerator
 from spaudio.training.log import read_log
 from spaudio.training.trainer_config import TrainerConfig
 from tests import RECIPES
@@ -113,3 +113,10 @@ def test_processes_that_cannot_find_each_other_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=f"WORLD_SIZE=2 is set without {missing}.* with torchrun"):
         make_accelerator(TrainerConfig())
+
+
+def test_a_rank_of_a_scheduler_is_not_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert is_first_process()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not is_first_process()

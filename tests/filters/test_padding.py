@@ -376,6 +376,32 @@ def test_a_call_that_an_interrupt_ended_is_over_for_the_modules_in_it() -> None:
     assert torch.equal(model.inner(x), before)
 
 
+def test_a_compiled_call_that_an_interrupt_ended_is_not_read() -> None:
+    class Stopped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.stopped = nn.Linear(4, 4), False
+
+        def forward(self, x: Tensor, cu_seq_lens_q: Any = None) -> Any:
+            torch._dynamo.graph_break()
+            if self.stopped:
+                raise KeyboardInterrupt
+            return self.layer(x)
+
+    torch._dynamo.reset()
+    model, x = Stopped(), torch.randn(1, 9, 4)
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    expected = model(x)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    model.stopped = True
+    with pytest.raises(KeyboardInterrupt):
+        compiled(x, torch.tensor([0, 3, 9]))
+    model.stopped = False
+    for _ in range(2):
+        assert torch.equal(compiled(x), expected)
+
+
 def test_a_model_that_calls_itself_sees_the_mask_of_each_call() -> None:
     class Twice(nn.Module):  # as R-Drop does
         def __init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
 from spaudio.filters import FilterHandle, insert_filters
@@ -200,15 +201,53 @@ def test_a_parameter_does_not_identify_a_call() -> None:
 
 def test_a_repeated_call_compares_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would wait for a GPU. The mask of the layer is a new one each time."""
-    compared: list[Any] = []
-    same = "spaudio.filters.insertion.passes._same"
-    monkeypatch.setattr(same, lambda *both: compared.append(both))
     layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)
     model = nn.Sequential(layer)
     insert_filters(model, "0", kernel_size=3)
     x = torch.randn(1, TOKENS, 4, requires_grad=True)
-    checkpoint(layer, x, src_key_padding_mask=~real(5), use_reentrant=False).sum().backward()
-    assert not compared
+    loss = checkpoint(layer, x, src_key_padding_mask=~real(5), use_reentrant=False).sum()
+    monkeypatch.setattr(torch, "equal", None)
+    loss.backward()
+
+
+def test_a_repeated_model_has_what_it_is_given_again() -> None:
+    """An earlier pass with the same tokens had other boundaries."""
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, cu_seq_lens_q: Any = None) -> Any:
+            return self.layer(x)
+
+    torch.manual_seed(0)
+    model = Around()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    x, none = torch.randn(1, TOKENS, 4), torch.ones(1, requires_grad=True)
+    parameters, found = list(handle.parameters()), []
+    model(x, cu_seq_lens_q=ends(2)).sum().backward()
+    for repeated in (False, True):
+        run = lambda _: model(x, cu_seq_lens_q=ends(4))  # noqa: E731
+        y = checkpoint(run, none, use_reentrant=True) if repeated else run(none)
+        model.zero_grad()
+        y.square().sum().backward()
+        found.append([p.grad for p in parameters])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_nested_checkpoints_with_a_mask_of_the_model_are_refused(reentrant: bool) -> None:
+    """In the backward pass, the outer one runs a first pass of the inner one."""
+    model = Model(inner=torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[None, None], new=True)
+    insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    x, y = torch.randn(2, 1, TOKENS, 4, requires_grad=True).unbind()
+    losses = [
+        checkpoint(model, given, real(length), use_reentrant=reentrant).sum()
+        for given, length in ((x, 5), (y, 7))
+    ]
+    with pytest.raises(ValueError, match="is recomputed in the backward pass"):
+        sum(losses).backward()
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -240,10 +279,27 @@ def test_layers_that_are_compiled_by_themselves(reentrant: bool) -> None:
                      if not reentrant else None)  # fmt: skip
     if not reentrant:
         torch.testing.assert_close(*found)
-    model(x, real(5)).sum().backward()  # without checkpointing
+    with torch.no_grad():
+        model(x, real(5))
     model.checkpointed = True
+    model(x).sum().backward()  # an evaluation leaves training as it was
     with pytest.raises(RuntimeError, match="compiled by itself and recomputed"):
         model(x, real(5)).sum().backward()
+
+
+def test_a_whole_model_with_checkpointed_layers_is_compiled_once() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model, found, graphs = Model(), [], CompileCounter()
+    handle = insert_filters(model, "layer", kernel_size=3, zero_init=False)
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    x = torch.randn(1, TOKENS, 4, requires_grad=True)
+    for run in (model, compiled, compiled):
+        loss = run(x, real(5)).square().sum()
+        found.append(torch.autograd.grad(loss, list(handle.parameters())))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+    assert graphs.frame_count == 1
 
 
 def test_a_block_is_over_where_a_compiled_layer_is_repeated() -> None:
@@ -255,6 +311,13 @@ def test_a_block_is_over_where_a_compiled_layer_is_repeated() -> None:
     with handle.disabled():
         loss = checkpoint(model.layer, x, use_reentrant=True).sum()
     with pytest.raises(RuntimeError, match="compiled by itself and recomputed"):
+        loss.backward()
+    with handle.padding(~real(5)):
+        loss = checkpoint(model.layer, x, use_reentrant=True).sum()
+    with (
+        handle.padding(~real(7)),  # of another pass
+        pytest.raises(RuntimeError, match="compiled by itself and recomputed"),
+    ):
         loss.backward()
 
 

@@ -12,7 +12,7 @@ import yaml
 import spaudio
 from spaudio.errors import CheckpointError, ConfigError
 from spaudio.inference.model_card import model_card
-from spaudio.inference.saved import portable, portable_report
+from spaudio.inference.saved import portable, portable_report, save_pretrained
 from tests.fixtures.tiny_run import make_untrained_run
 
 hub = pytest.importorskip("huggingface_hub")
@@ -58,6 +58,10 @@ def test_what_an_incomplete_model_lacks_is_named(saved: Path, tmp_path: Path) ->
         (model / name).unlink()
         with pytest.raises(CheckpointError, match=said):
             spaudio.load(model)
+        if name == "model.safetensors":
+            shutil.copy(saved / "inputs.json", model)
+            with pytest.raises(CheckpointError, match=said):
+                save_pretrained(model, tmp_path / "again")
 
 
 def test_it_holds_safetensors_and_nothing_of_this_machine(saved: Path, own_run: Path) -> None:

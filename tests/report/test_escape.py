@@ -19,7 +19,12 @@ from spaudio.report.classification_report import write_report
 from spaudio.report.figures import drawing
 from spaudio.report.figures.drawing import save_figure
 from spaudio.report.figures.report_figures import Figures
-from spaudio.report.figures.results_plot import BARS, plot_confusion, plot_per_class
+from spaudio.report.figures.results_plot import (
+    BARS,
+    plot_confusion,
+    plot_folds,
+    plot_per_class,
+)
 from spaudio.report.probabilities import ClipProbabilities, read_probabilities
 from spaudio.report.scores import score
 from spaudio.report.tables import show_rows
@@ -117,6 +122,8 @@ def test_long_names_leave_a_place_for_the_confusion_matrix(tmp_path: Path) -> No
     with warnings.catch_warnings():  # of matplotlib, if the labels leave none
         warnings.simplefilter("error")
         plot_confusion(torch.eye(2, dtype=torch.long), ["a" * 41, "b" * 41], tmp_path / "x.png")
+        folds = [{"fold": str(i) * 41, "accuracy": 0.5, "svm": 0.4} for i in range(5)]
+        plot_folds(folds, tmp_path / "x.png")
 
 
 def test_the_confusion_matrix_is_bounded(tmp_path: Path, figures: list[Figure]) -> None:

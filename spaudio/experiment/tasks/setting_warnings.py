@@ -138,15 +138,14 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         yield "augment.mixup_power=true has no effect: it needs log-mel frames without PCEN"
     for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
-    # Each is followed by the option of the data that sets the same.
-    unused = {"validation.fraction": "valid_fraction", "validation.by": "group_regex"}
-    for name in sorted(given & unused.keys()) if not data.held_out else ():
-        option = unused[name]
-        usable = option in settings.prep_options and option not in data.prepared.unused
-        yield (
-            f"the data have a validation split of their own, so {name} has no effect"
-            f"{f'; give {option}' if usable else ''}"
-        )
+    for name in sorted(given & {"validation.fraction", "validation.by"}):
+        if not data.held_out:
+            option = "valid_fraction"
+            usable = option in settings.prep_options and option not in data.prepared.unused
+            yield (
+                f"the data have a validation split of their own, so {name} has no effect"
+                f"{f'; give {option}' if usable and name == 'validation.fraction' else ''}"
+            )
 
 
 def _idle(given: Set[str], idle: Idle) -> Iterator[str]:

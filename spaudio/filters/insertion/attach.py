@@ -51,7 +51,6 @@ class Place:
         key: Tells the filter from all others that use the same key/value cache. Names do not: they
             are relative to the module that filters were inserted into.
         checked: Whether a mask has been checked.
-        compiled_for_calls: Whether the layer was compiled with padding or packed sequences.
         stated: What the user states for calls.
         passes: What was found in calls that a backward pass may repeat.
     """
@@ -61,7 +60,6 @@ class Place:
     watches: Sequence[Watch]
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     checked: bool = False
-    compiled_for_calls: bool = False
     stated: Stated = field(default_factory=Stated)
     passes: Passes = field(default_factory=Passes)
 
@@ -118,9 +116,6 @@ class Place:
                     passes=self.passes,
                 )
             self._keep(own, stated=stated, padding=padding_mask, packed=packed)
-            found = padding_mask is not None or packed is not None
-            if found and torch.compiler.is_compiling() and not self.compiled_for_calls:
-                self.compiled_for_calls = True
             if packed is not None:
                 flat = x.reshape(1, -1, x.shape[2])
                 y: Tensor = filter(flat, cu_seqlens=packed.to(x.device))
@@ -163,10 +158,10 @@ class Place:
 
         Compiled for the calls around it, a layer is compiled again where these are over.
         """
-        called = {call.watch for call in calls}
-        alone = self.compiled_for_calls and any(watch not in called for watch in self.watches)
-        unstated = self.stated.repeated and not self.stated.blocks
-        if own.tokens is not None and (alone or unstated):
+        called, around = {call.watch for call in calls}, self.watches[1:]
+        missing = [watch for watch in around if watch not in called]
+        unstated = self.stated.repeated and (missing or not around)
+        if own.tokens is not None and (unstated or any(watch.gave_padding for watch in missing)):
             require(
                 in_forward(own.tokens.detach()),
                 # Without its name, by which each layer would be compiled anew.

@@ -91,6 +91,8 @@ class Call:
             identifies a call when it is repeated. None if there is none.
         site: Where the call was made, by which one that an interrupt ended is recognised.
         has_gradients: Whether gradients were enabled when a call around the layer began.
+        hidden: In compiled and exported code, calls in progress that do not count during this one:
+            those of the same module, and those within.
         token: Distinguishes one call from another.
     """
 
@@ -108,6 +110,7 @@ class Call:
     tokens: torch.Tensor | None
     site: tuple[Any, ...] | None = None
     has_gradients: bool = False
+    hidden: list["Call"] = field(default_factory=list)
     token: object = field(default_factory=list)  # Dynamo cannot build object()
 
 
@@ -182,6 +185,9 @@ class Watch:
         # that a user writes in a subclass may not.
         where = getattr(module.forward, "__module__", None) or ""
         self.zero_is_padding = where.startswith("transformers.")
+        # Whether a call with gradients was given padding or packed sequences. Only of eager calls:
+        # a layer is not repeated without what was compiled together with it.
+        self.gave_padding = False
         self.announced: set[str] = set()  # masks of other names that a warning has named
         self.handles: list[RemovableHandle] = []  # of the hooks
         self.filters = 0  # number of those that use this watch
@@ -285,23 +291,32 @@ class Watch:
             # Without the caller itself, which goes on to another instruction.
             site = call_site(sys._getframe(1).f_back)
             call = replace(call, site=site, has_gradients=torch.is_grad_enabled())
-        # An interrupt (Ctrl-C) ends a call without its hook.
-        self._forget(lambda earlier: not _may_be_within(call.site, earlier.site))
+            given = call.cu_seqlens is not None or (call.padding and call.padding[1] is not None)
+            self.gave_padding |= bool(given) and torch.is_grad_enabled()
+            # An interrupt (Ctrl-C) ends a call without its hook.
+            self._forget(lambda earlier: not _is_within(call.site, earlier.site))
+        else:  # an earlier call was interrupted, or makes this one: where, is not known
+            call.hidden.extend(self._forget(lambda _: True))
         _IN_PROGRESS.calls.append(call)
 
     def end(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook, which also runs if the call fails."""
         last = next((c for c in reversed(_IN_PROGRESS.calls) if c.watch is self), None)
         self._forget(lambda call: call is last)
+        if last is not None:
+            _IN_PROGRESS.calls.extend(last.hidden)
 
-    def _forget(self, is_over: Callable[[Call], bool]) -> None:
-        """Removes the module's first call that is over, and all that began within it.
+    def _forget(self, is_over: Callable[[Call], bool]) -> list[Call]:
+        """Removes and returns the module's first call that is over, and all that began within it.
 
         Several watches of one module end in any order.
         """
         calls = _IN_PROGRESS.calls
         over = (i for i, call in enumerate(calls) if call.watch is self and is_over(call))
-        del calls[next(over, len(calls)) :]
+        first = next(over, len(calls))
+        gone = calls[first:]
+        del calls[first:]
+        return gone
 
 
 def is_later(position: Any) -> bool:
@@ -392,11 +407,11 @@ def call_site(frame: FrameType | None) -> tuple[Any, ...]:
     return tuple(reversed(site))
 
 
-def _may_be_within(site: tuple[Any, ...] | None, outer: tuple[Any, ...] | None) -> bool:
+def _is_within(site: tuple[Any, ...] | None, outer: tuple[Any, ...] | None) -> bool:
     """Whether a call was made in another call of the same module, as that module's own code may."""
-    if site is None or outer is None:
-        return site is outer  # both are compiled or exported, where places are not known
-    return len(site) > len(outer) and site[: len(outer)] == outer
+    if site is None or outer is None or len(site) <= len(outer):
+        return False
+    return site[: len(outer)] == outer
 
 
 def calls_around(own: Call, watches: Sequence[Watch]) -> list[Call]:

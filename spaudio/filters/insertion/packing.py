@@ -63,16 +63,20 @@ def find_packed(
             are both packed sequences and padding. On a GPU the latter check is asynchronous; there
             and in compiled code it raises RuntimeError.
     """
+    own = calls[0]
+    # What a model with several inputs is given may belong to other tokens than the layer's.
+    calls = list(takewhile(lambda call: not call.several, calls))
     given_boundaries = any(call.cu_seqlens is not None for call in calls)
-    if in_backward() and passes.packed:
-        known: Any = passes.recall(calls[0].tokens, "packed")
+    given_positions = any(call.positions is not None for call in calls)
+    # Positions say nothing if boundaries counted in the first pass.
+    said = given_boundaries or (given_positions and not passes.by_boundaries)
+    if in_backward() and passes.packed and not said:
+        known: Any = passes.recall(own.tokens, "packed")
         if known is not UNKNOWN and known is not SEVERAL:
             return known  # type: ignore[no-any-return]
-        given_positions = any(call.positions is not None for call in calls)
-        if not given_boundaries and (passes.by_boundaries or not given_positions):
-            if padding_mask is not None and padding_mask.any():
-                return None  # so the first pass was not packed
-            raise ValueError(_unknown(layer, known is SEVERAL, passes.by_boundaries))
+        if padding_mask is not None and padding_mask.any():
+            return None  # so the first pass was not packed
+        raise ValueError(_unknown(layer, known is SEVERAL, passes.by_boundaries))
     found = _read(calls, batch, tokens, layer, padding_mask)
     if is_eager() and found is not None:
         passes.packed = True
@@ -124,8 +128,6 @@ def _check_covers(name: str, boundaries: Tensor, batch: int, tokens: int, layer:
 def _read(
     calls: Sequence[Call], batch: int, tokens: int, layer: str, padding_mask: Tensor | None
 ) -> Tensor | None:
-    # What a model with several inputs is given may belong to other tokens than the layer's.
-    calls = list(takewhile(lambda call: not call.several, calls))
     for call in calls:
         name, boundaries = call.cu_seqlens or ("", None)
         if isinstance(boundaries, list | tuple):

@@ -56,8 +56,6 @@ class Passes:
         # First whether it is eager: a compiler would guard the entries of other calls, which go.
         if not is_eager() or given is None or not has_values(given):
             return
-        if in_backward() and self._is_known(given):  # a repeated call, in which the same was found
-            return
         found = {n: _Found(v, version_of(v)) for n, v in values.items() if not _holds(v, given)}
         before, version = self._calls.get(given, ({}, None))
         if version == version_of(given):
@@ -68,14 +66,11 @@ class Passes:
 
     def recall(self, given: Tensor | None, name: str) -> Any:
         """Returns what was found for such a call: the value, ``UNKNOWN`` or ``SEVERAL``."""
-        if given is None or not self._is_known(given):
+        if given is None or given not in self._calls:
             return UNKNOWN
-        found, _ = self._calls[given]
-        known = name in found and _unchanged(found[name])
+        found, version = self._calls[given]
+        known = name in found and version == version_of(given) and _unchanged(found[name])
         return found[name].value if known else UNKNOWN
-
-    def _is_known(self, given: Tensor) -> bool:
-        return given in self._calls and self._calls[given][1] == version_of(given)
 
 
 def version_of(value: Any) -> int | None:
@@ -98,6 +93,7 @@ def _same(one: _Found, other: _Found) -> bool:
         return one.version == other.version
     if not (isinstance(one.value, Tensor) and isinstance(other.value, Tensor) and _unchanged(one)):
         return False
-    if one.value.is_cuda and torch.cuda.is_current_stream_capturing():  # no value can be read
+    # To compare values, the backward pass would wait for a GPU; during a capture they are unknown.
+    if in_backward() or (one.value.is_cuda and torch.cuda.is_current_stream_capturing()):
         return False
     return one.value.device == other.value.device and torch.equal(one.value, other.value)

@@ -69,7 +69,7 @@ def _plot_confused_pairs(confusion: Tensor, classes: Sequence[str], path: Path) 
     title = f"Most confused pairs of {len(classes):,} classes (true as predicted)"
     if not pairs:
         title = f"No pair of {len(classes):,} classes was confused"
-    _draw_bars(pairs[::-1], path, title=title, xlabel="clips")
+    _draw_bars(pairs[::-1], path, title, xlabel="clips")
 
 
 def plot_per_class(per_class: Mapping[str, Mapping[str, float | None]], path: Path) -> None:
@@ -83,10 +83,10 @@ def plot_per_class(per_class: Mapping[str, Mapping[str, float | None]], path: Pa
         title = f"lowest and highest {BARS // 2} of {len(known):,} classes"
         known = known[: BARS // 2] + known[-(BARS // 2) :]
     rows = [(for_figure(name), value) for value, name in known]
-    _draw_bars(rows, path, title=title, xlabel="average precision", xlim=(0, 1))
+    _draw_bars(rows, path, title, xlabel="average precision", xlim=(0, 1))
 
 
-def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> None:
+def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, title: str, **style: Any) -> None:
     """Draws a horizontal bar per row (escaped name, value), the first at the bottom."""
     figure = make_figure(7, max(2.0, 0.16 * len(rows) + 1))
     axes = figure.subplots()
@@ -94,19 +94,22 @@ def _draw_bars(rows: Sequence[tuple[str, float]], path: Path, **style: Any) -> N
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
+    if title:
+        figure.suptitle(title)  # over the figure, as long names leave little to the axes
     axes.set(**style)
     save_figure(figure, path)
 
 
 def plot_folds(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws accuracy and floor of each fold."""
-    figure = make_figure(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5)
+    names = [for_figure(row["fold"]) for row in rows]
+    length = _INCHES * max(map(len, names))
+    wide = length > 0.7  # inches per fold
+    figure = make_figure(min(max(5.0, 0.7 * len(rows) + 2), _WIDEST), 3.5 + length * wide)
     axes = figure.subplots()
     places = np.arange(len(rows))
     axes.bar(places - 0.2, [row["accuracy"] for row in rows], 0.4, label="transformer")
     axes.bar(places + 0.2, [row["svm"] for row in rows], 0.4, label="classical floor")
-    names = [for_figure(row["fold"]) for row in rows]
-    wide = max(map(len, names)) * _INCHES > 0.7  # inches per fold
     axes.set_xticks(places, names, rotation="vertical" if wide else "horizontal")
     axes.set(xlabel="test fold", ylabel="accuracy", ylim=(0, 1))
     axes.legend(loc="lower right")
