@@ -128,16 +128,18 @@ def read_settings(content: Mapping[str, Any]) -> Settings:
     name = content["filter"].get("name") if isinstance(content.get("filter"), dict) else None
     if not isinstance(name, str) or name not in FILTERS:
         raise ConfigError(f"filter.name must be one of {list(FILTERS)}; got {name!r}")
+    key = "settings"
     try:
         config = OmegaConf.structured(schema)
         model = content.get("model")
         if isinstance(model, dict) and "source" in model:
             config.model = OmegaConf.structured(PretrainedConfig)
         config.filter = OmegaConf.structured(filter_schemas()[name])
-        config.merge_with(literal)
+        for key, value in literal.items():  # one by one, as not every error names its setting
+            config.merge_with({key: value})
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'settings'}: {first_line(error)}") from error
+        raise ConfigError(f"{error.full_key or key}: {first_line(error)}") from error
     settings = _replace(settings, "$\0{", "${")
     assert isinstance(settings, Settings)
     return settings
