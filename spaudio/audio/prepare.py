@@ -353,14 +353,15 @@ def _lost(listed: Sequence[SourceClip], clips: Sequence[Clip], multi_label: bool
             for name in class_names(clip.label, multi_label)
         )
 
-    left = count(clips)
+    before, left = count(listed), count(clips)
+    gone = {where for _, where in before} - {where for _, where in left}
     notes = [
         f"class {name!r} has no clip in {where}: "
         f"{f'all {number} are' if number > 1 else 'its only one is'} bad and left out"
-        for (name, where), number in sorted(count(listed).items())
-        if not left[name, where] and (where != _VALID or _VALID in {at for _, at in left})
+        for (name, where), number in sorted(before.items())
+        if not left[name, where] and not (where == _VALID and where in gone)
     ]
-    if _VALID in {at for _, at in count(listed)} - {at for _, at in left}:
+    if _VALID in gone:
         instead = "" if multi_label else "; training clips are held out instead"
         notes.append(f"all clips of {_VALID} are bad{instead}")
     return notes

@@ -138,14 +138,16 @@ def overruled_audio(settings: AudioSettings, data: AudioData, steps: int) -> Ite
         yield "augment.mixup_power=true has no effect: it needs log-mel frames without PCEN"
     for name in sorted(given & set(data.prepared.unused)):
         yield f"the data are split already, so {name} has no effect"
-    for name in sorted(given & {"validation.fraction", "validation.by"}):
-        if not data.held_out:
-            option = "valid_fraction"
-            usable = option in settings.prep_options and option not in data.prepared.unused
-            yield (
-                f"the data have a validation split of their own, so {name} has no effect"
-                f"{f'; give {option}' if usable and name == 'validation.fraction' else ''}"
-            )
+    if data.held_out:
+        return
+    option = "valid_fraction"
+    usable = option in settings.prep_options and option not in data.prepared.unused
+    remedies = {"validation.fraction": f"; give {option}" if usable else "", "validation.by": ""}
+    for name in sorted(given & remedies.keys()):
+        yield (
+            f"the data have a validation split of their own, so {name} has no effect"
+            f"{remedies[name]}"
+        )
 
 
 def _idle(given: Set[str], idle: Idle) -> Iterator[str]:

@@ -84,13 +84,13 @@ class Place:
 
     def apply(self, filter: TokenFilter, output: Any, own: Call) -> Any:
         """Filters the output of the layer's own call."""
-        calls = calls_around(own, self.watches)
         if torch.compiler.is_compiling() and not is_exported():
-            self._refuse_repetition(own, calls)
+            self._refuse_repetition(own)
         stated = self.stated.find(own.tokens, self.passes, self.layer)
         if stated is OFF:
             self._keep(own, stated=stated)
             return output
+        calls = calls_around(own, self.watches)
 
         def run(x: Tensor, padding_mask: Tensor | None) -> Tensor:
             if is_eager():
@@ -153,14 +153,13 @@ class Place:
             self.checked = True
         return mask
 
-    def _refuse_repetition(self, own: Call, calls: Sequence[Call]) -> None:
+    def _refuse_repetition(self, own: Call) -> None:
         """Makes compiled code raise RuntimeError if a backward pass repeats the layer alone.
 
         Compiled for the calls around it, a layer is compiled again where these are over.
         """
-        called, around = {call.watch for call in calls}, self.watches[1:]
-        missing = [watch for watch in around if watch not in called]
-        unstated = self.stated.repeated and (missing or not around)
+        missing = self._missing(calls_around(own, self.watches))
+        unstated = self.stated.repeated and (missing or not self.watches[1:])
         if own.tokens is not None and (unstated or any(watch.gave_padding for watch in missing)):
             require(
                 in_forward(own.tokens.detach()),
@@ -173,8 +172,12 @@ class Place:
 
     def _misses_padding(self, calls: Sequence[Call]) -> bool:
         """Whether a module around the layer that takes a padding mask is not among the calls."""
+        return any(watch.takes_padding for watch in self._missing(calls))
+
+    def _missing(self, calls: Sequence[Call]) -> list[Watch]:
+        """Watches of modules around the layer that are not among the calls."""
         called = {call.watch for call in calls}
-        return any(watch.takes_padding and watch not in called for watch in self.watches[1:])
+        return [watch for watch in self.watches[1:] if watch not in called]
 
     def _check_batch_first(self, x: Tensor, calls: Sequence[Call]) -> None:
         """Raises ValueError if the model's ids (batch, tokens) show that x is (tokens, batch)."""
